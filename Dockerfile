@@ -61,7 +61,7 @@ FROM gcr.io/distroless/cc-debian13:nonroot AS image
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="revwallet" \
-      org.opencontainers.image.description="A wallet backend you can see through: exact money, double entry, everything observable" \
+      org.opencontainers.image.description="A wallet backend with exact money, double entry and full observability" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \

@@ -4,9 +4,9 @@
 //! Each entry is in the young or in the old generation. New entries go to the young generation. When the young
 //! generation holds half of the maximum number of entries, it becomes the old generation, and the entries of the
 //! previous old generation are dropped. So a map of at most `n` entries always holds the `n / 2` entries that were
-//! inserted last. The ledger writer relies on this guarantee. A cache that admits entries by their frequency of use
-//! does not give it, because such a cache may drop an entry right after its insertion. `docs/architecture.md`,
-//! "Decisions", has the comparison with existing crates.
+//! inserted last. The ledger writer relies on this guarantee. Caches that prefer frequently used entries lack the
+//! guarantee, because they may drop an entry right after its insertion. `docs/architecture.md`, "Decisions", compares
+//! this module with existing crates.
 
 use std::hash::Hash;
 use std::mem;

@@ -14,7 +14,7 @@ use crate::output::OutputArgs;
 use crate::play::leaderboards::cli::PrizeAccountCommand;
 use crate::users::cli::{JwtCommand, UserCommand};
 
-/// A wallet backend you can see through: exact money, double entry, everything observable.
+/// A wallet backend with exact money, double entry and full observability.
 #[derive(Debug, clap::Parser)]
 #[command(name = "revwallet", version, max_term_width = 100)]
 #[command(mut_subcommands(hide_settings))]
@@ -62,8 +62,8 @@ pub enum Command {
     Migrate,
     /// Recompute the whole ledger and compare the result with every stored row; exit with 1 if there is a fault.
     Verify {
-        /// Seals that were recorded earlier, as SEQ:HASH, separated by commas: proves that nothing before them was
-        /// rewritten.
+        /// Seals that were recorded earlier, as SEQ:HASH, separated by commas. The command verifies that nothing before
+        /// these seals was rewritten.
         #[arg(long, value_delimiter = ',')]
         anchor: Vec<Anchor>,
     },
@@ -82,13 +82,13 @@ pub enum Command {
     /// Import a catalog of games.
     #[command(subcommand)]
     Game(GameCommand),
-    /// Fund the accounts that prizes of leaderboards are paid from.
+    /// Fund the accounts from which leaderboard prizes are paid.
     #[command(subcommand)]
     PrizeAccount(PrizeAccountCommand),
     /// List, show and control orders of the exchange.
     #[command(subcommand)]
     Order(OrderCommand),
-    /// Fund the hot wallets of the exchange, and control the simulated outside world.
+    /// Fund the hot wallets, and control the simulated external exchange and blockchain.
     #[command(subcommand)]
     Exchange(ExchangeCommand),
     /// Print the audit log of users and keys.
@@ -101,7 +101,7 @@ pub enum Command {
     Webhook(ClientArgs<WebhookCommand>),
     /// Check that the server at --internal-listen is ready; exit with 1 if it is not.
     Health,
-    /// Prepare a database that was restored to an earlier moment; `scripts/restore` does this.
+    /// Prepare a database that was restored to an earlier moment; `scripts/restore` runs this command.
     Restored,
     /// Print the OpenAPI document.
     Openapi,

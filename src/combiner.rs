@@ -94,7 +94,7 @@ impl<I, O> Drop for Taken<'_, I, O> {
 }
 
 fn given_up() -> Error {
-    Error::Internal(anyhow!("a shared call did not answer"))
+    Error::Internal(anyhow!("a shared call ended without a result"))
 }
 
 /// Copies the error of a shared call, because each of its callers receives the error.

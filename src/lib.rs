@@ -1,4 +1,4 @@
-//! revwallet: a wallet backend you can see through.
+//! revwallet: a wallet backend with exact money, double entry and full observability.
 //!
 //! Begin reading at [`app`], which combines all modules. `docs/architecture.md` maps the modules and their floors
 //! (layers): a module may use only modules of lower floors.

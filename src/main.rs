@@ -188,8 +188,8 @@ async fn migrate(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Connects to the database, runs a command on it, and closes it. The server or `revwallet migrate` must have created
-/// and migrated the database before.
+/// Connects to the database, runs a command on it, and closes the connections. The server or `revwallet migrate` must
+/// have created and migrated the database before.
 async fn with_database(
     config: &Config,
     work: impl AsyncFnOnce(&Database, &Arc<Metrics>) -> anyhow::Result<()>,

@@ -1,5 +1,5 @@
 //! Parsers for the values of settings. When the program reads its command line, the parsers reject values that would
-//! make it panic later.
+//! make the program panic later.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! process.
 //!
 //! If two operations change the same row concurrently, the database lets only the first change take effect, and the
-//! ledger writer must decide the batch of the second operation again. The lock avoids the repeated work. Correctness
+//! ledger writer must process the batch with the second operation again. The lock avoids the repeated work. Correctness
 //! does not depend on the lock.
 
 use tokio::sync::{Mutex, MutexGuard};

@@ -50,7 +50,7 @@ impl Tasks {
         Self { failure, ..Self::default() }
     }
 
-    /// Returns the token that is cancelled when this group of tasks is asked to stop.
+    /// Returns the token that is canceled when this group of tasks is asked to stop.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }

@@ -23,8 +23,8 @@ pub enum KeyCommand {
         /// Permission of the key. Repeat the flag to give several permissions.
         #[arg(long = "scope", required = true, value_enum)]
         scopes: Vec<Scope>,
-        /// Limit the key to the games of the publisher with this id. Only games:read and games:write are then
-        /// permitted.
+        /// Limit the key to the games of the publisher with this id. The key may then have only the scopes games:read
+        /// and games:write.
         #[arg(long)]
         publisher: Option<i64>,
     },

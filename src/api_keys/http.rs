@@ -42,7 +42,7 @@ pub(super) struct ApiKeyBody {
     name: String,
     #[schema(value_type = Vec<Scope>)]
     scopes: Vec<String>,
-    /// Id of the publisher to whose games the key is limited; null if the key is not limited.
+    /// Id of a publisher, if the key is limited to the games of this publisher; otherwise null.
     #[schema(required)]
     publisher: Option<String>,
     /// The key itself. Present only in the response to the request that creates or rotates the key.
@@ -96,7 +96,8 @@ struct CreateKey<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = Vec<Scope>)]
     scopes: RawField<'a>,
-    /// Id of the publisher to whose games the key is limited. Such a key may only have `games:read` and `games:write`.
+    /// Id of a publisher. Limits the key to the games of this publisher; the key may then have only the scopes
+    /// `games:read` and `games:write`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
     publisher: RawField<'a>,
@@ -147,7 +148,7 @@ async fn create_key(
 struct ListKeysQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<i64>,
 }
 
@@ -157,7 +158,7 @@ struct ListKeysQuery {
 #[utoipa::path(
     get, path = "/api/keys", tag = "keys", params(ListKeysQuery), security(("bearer" = [])),
     responses(
-        (status = 200, description = "In the order of their ids; `Link` has the next page", body = [ApiKeyBody]),
+        (status = 200, description = "Keys, sorted by id; the header `Link` has the URL of the next page", body = [ApiKeyBody]),
         Problems,
     ),
 )]

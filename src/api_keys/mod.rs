@@ -140,7 +140,8 @@ impl ApiKeys {
         Ok(cached)
     }
 
-    /// Creates a key. A key of a publisher may only have scopes that apply to the publisher's games.
+    /// Creates a key. If the key is limited to the games of a publisher, it may have only the scopes `games:read` and
+    /// `games:write`.
     pub async fn create(
         &self,
         caller: &Caller,

@@ -14,7 +14,7 @@ pub struct ApiKeyRow {
     pub id: ApiKeyId,
     pub name: String,
     pub scopes: Vec<String>,
-    /// The publisher to whose games the scopes are limited, if any.
+    /// A publisher, if the key is limited to the games of this publisher.
     pub publisher: Option<PublisherId>,
     pub created_at: OffsetDateTime,
     pub last_used_at: Option<OffsetDateTime>,
@@ -55,10 +55,10 @@ pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Resul
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The columns of an API key that a credential is checked against.
+/// Columns of an API key that are needed to check a credential.
 pub(super) struct StoredApiKey {
     pub scopes: Vec<String>,
-    /// The user of the key's publisher, if the key belongs to a publisher.
+    /// User account of the publisher, if the key is limited to the games of a publisher.
     pub user: Option<UserId>,
     pub hash: Vec<u8>,
     /// Hash of the previous secret, while it is still valid after a rotation.
@@ -86,7 +86,7 @@ pub(super) async fn note_use(db: &mut PgConnection, id: ApiKeyId) -> Result<()> 
     Ok(())
 }
 
-/// Revokes a key. Returns whether it existed and was not revoked.
+/// Revokes a key. Returns false if the key does not exist or was revoked before.
 pub(super) async fn revoke(db: &mut PgConnection, id: ApiKeyId) -> Result<bool> {
     let update = sqlx::query!(
         "update api_key set revoked_at = now() where id = $1 and revoked_at is null",

@@ -7,8 +7,8 @@
 //! | the installation gets a new id | the logs distinguish the restored database from the lost database |
 //! | the audit log gets an entry | an auditor sees that there is a gap |
 //!
-//! Ids of transfers cannot be skipped, because they are positions in the ledger. Ids of transfers that the restore lost
-//! are therefore assigned again.
+//! Ids of transfers cannot be skipped, because they are positions in the ledger. The ids of transfers that the restore
+//! lost are therefore assigned to new transfers.
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -24,7 +24,7 @@ use crate::users;
 /// account ids, which end at 2^40, do not run out.
 const IDS_SKIPPED: i64 = 100_000_000;
 
-/// Changes that `revwallet restored` made to the database, as it prints them.
+/// Summary of the changes that `revwallet restored` has made to the database. The command prints it.
 #[derive(Debug, Serialize)]
 pub struct RestoreSummary {
     installation: uuid::Uuid,

@@ -50,7 +50,7 @@ pub struct Config {
     pub lifecycle: LifecycleArgs,
 }
 
-/// Part of the program, which a process can run without the other part.
+/// Part of the program. A process runs either a single part or both parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProcessPart {
     /// Serves the API.
@@ -63,13 +63,13 @@ pub enum ProcessPart {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Lifecycle")]
 pub struct LifecycleArgs {
-    /// Run only this part of the program, so that the two scale separately [default: both].
+    /// Run only this part of the program, so that API and worker can scale separately [default: both].
     #[arg(long, env = "REVWALLET_ONLY", global = true)]
     pub only: Option<ProcessPart>,
     /// Longest time that shutdown waits for open requests and queued work after SIGTERM or SIGINT.
     #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = settings::duration)]
     pub shutdown_timeout: Duration,
-    /// How long the program still accepts requests after SIGTERM, while `/readyz` already answers 503.
+    /// Time for which the program still accepts requests after SIGTERM, while `/readyz` already responds with 503.
     #[arg(long, env = "REVWALLET_SHUTDOWN_DELAY", global = true, default_value = "0s", value_parser = settings::duration)]
     pub shutdown_delay: Duration,
 }

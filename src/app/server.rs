@@ -26,7 +26,7 @@ use crate::tasks::{FirstFailure, Tasks};
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
 /// Maximum number of concurrent requests on the internal listener, which serves probes, metrics scrapers, operators,
-/// and the postings of other processes.
+/// and other processes of the program.
 const INTERNAL_REQUESTS_MAX: usize = 256;
 
 /// A running server.
@@ -166,8 +166,8 @@ impl Running {
         drained && done
     }
 
-    /// Logs the addresses of the listeners. With the embedded database, which a first trial uses, also logs which pages
-    /// to open.
+    /// Logs the addresses of the listeners. With the embedded database, also logs which pages to open, to help a user
+    /// that tries the program for the first time.
     fn log_addresses(&self) {
         let internal = self.internal_address;
         if let Some(address) = self.address {

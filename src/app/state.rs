@@ -170,7 +170,7 @@ impl App {
     }
 }
 
-/// Checks credentials: each belongs either to a user or to an API key.
+/// Checks a credential, which is either the token of a user or an API key.
 struct Credentials {
     users: Users,
     api_keys: ApiKeys,
@@ -214,7 +214,7 @@ fn policy(config: &Config, db: &Database) -> Policy {
     policy
 }
 
-/// Opens only the leaderboards, for a command-line command. The process of the command writes to the ledger itself.
+/// Opens only the leaderboards, for a command-line command. The command runs its own ledger writer.
 pub async fn open_leaderboards(
     config: &Config,
     db: &Database,
@@ -227,7 +227,7 @@ pub async fn open_leaderboards(
     Ok(Leaderboards::start(db.clone(), wallets, policy, Arc::clone(metrics), tasks))
 }
 
-/// Opens only the exchange, for a command-line command. The process of the command writes to the ledger itself.
+/// Opens only the exchange, for a command-line command. The command runs its own ledger writer.
 pub async fn open_exchange(
     config: &Config,
     db: &Database,

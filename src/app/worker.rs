@@ -1,6 +1,7 @@
 //! Background work, such as webhooks and the expiry of holds, for which no request waits.
 //!
-//! Any number of processes may run it. Each piece of work is done once, by the process that claims it first.
+//! Any number of processes may run the background work. Each item of work is done once, by the process that claims the
+//! item first.
 
 use std::time::Duration;
 

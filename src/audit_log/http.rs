@@ -79,7 +79,7 @@ struct AuditLogQuery {
     subject: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<i64>,
 }
 
@@ -90,7 +90,7 @@ struct AuditLogQuery {
 #[utoipa::path(
     get, path = "/api/audit", tag = "keys", params(AuditLogQuery), security(("bearer" = [])),
     responses(
-        (status = 200, description = "A page of entries; `Link` has the next page", body = [AuditEntryBody]),
+        (status = 200, description = "A page of entries; the header `Link` has the URL of the next page", body = [AuditEntryBody]),
         Problems,
     ),
 )]

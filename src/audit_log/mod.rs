@@ -164,8 +164,8 @@ pub struct NewEntry<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Appends an entry without a reason, in the same transaction as the recorded action, so that neither is committed
-/// without the other.
+/// Appends an entry that states no reason. The caller passes the transaction of the recorded action, so that either
+/// both the action and the entry are committed, or neither is.
 pub async fn append(
     db: &mut PgConnection,
     metrics: &Metrics,
@@ -177,7 +177,8 @@ pub async fn append(
     append_entry(db, metrics, actor, &NewEntry { action, subject, outcome, reason: None }).await
 }
 
-/// Appends an entry in the same transaction as the recorded action, so that neither is committed without the other.
+/// Appends an entry. The caller passes the transaction of the recorded action, so that either both the action and the
+/// entry are committed, or neither is.
 pub async fn append_entry(
     db: &mut PgConnection,
     metrics: &Metrics,

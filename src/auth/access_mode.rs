@@ -5,9 +5,9 @@ use super::TrustedProxies;
 /// Rule for access to wallets that belong to no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Access {
-    /// Any client that can connect may use these wallets.
+    /// Any client that can connect may use wallets that belong to no user.
     Open,
-    /// Only requests with a credential may use these wallets.
+    /// Only callers with the required scope may use wallets that belong to no user.
     Closed,
 }
 

@@ -29,8 +29,7 @@ pub struct ApiKeyGrant {
 /// The identity behind a call: an anonymous client, a user, a program or an operator.
 #[derive(Debug, Clone)]
 pub enum Principal {
-    /// A client without a credential. If access is closed, such a client is refused, except where a credential is
-    /// optional.
+    /// A client without a credential. If access is closed, the client may use only routes that need no credential.
     Anonymous,
     User(SignedIn),
     /// A program that presented an API key, with the permissions of the key.

@@ -96,7 +96,7 @@ impl Caller {
         if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
     }
 
-    /// Returns an error unless the caller is the owner, or an API key with the scope that acts for the owner, or has
+    /// Returns an error unless the caller is the owner, acts for the owner with an API key that has the scope, or has
     /// the scope for the whole installation.
     pub fn require_owner_or_scope(&self, owner: UserId, scope: Scope) -> Result<()> {
         match self.principal() {

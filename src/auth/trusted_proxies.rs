@@ -31,9 +31,9 @@ impl TrustedProxies {
     }
 }
 
-/// Returns the address of the client: the last address that is not a trusted proxy, among the addresses in the header
-/// `X-Forwarded-For` followed by the peer of the connection. Earlier addresses are ignored, because the client could
-/// have forged them.
+/// Returns the address of the client: the peer of the connection or, if the peer is a trusted proxy, the last address
+/// in the header `X-Forwarded-For` that is not a trusted proxy. Earlier addresses in the header are ignored, because
+/// the client could have forged them.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     let mut address = peer.to_canonical();
     let values = headers.get_all("x-forwarded-for");

@@ -180,8 +180,8 @@ fn parse(body: &str) -> anyhow::Result<Box<RawValue>> {
     serde_json::from_str(body).context("the response of the server is not JSON")
 }
 
-/// Returns an error message for a failed response, with the status and the detail of the problem document or, if the
-/// response has none, with the beginning of its text.
+/// Returns an error message for a failed response: the status, and the detail of the problem document. If the response
+/// has no problem document, the message quotes the beginning of its text instead.
 fn problem(status: StatusCode, text: &str) -> String {
     if let Ok(problem) = serde_json::from_str::<Problem>(text) {
         return format!("the server answered {}: {}", status.as_u16(), problem.detail);

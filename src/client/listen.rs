@@ -2,9 +2,9 @@
 //!
 //! | step | what happens |
 //! |---|---|
-//! | register | a local HTTP listener opens, and the server gets a webhook for it |
-//! | receive | each delivery is verified, printed, and forwarded with its headers; the server gets the status of the forwarded request, and so retries a delivery whose forwarding failed |
-//! | stop | on SIGINT or SIGTERM the webhook is deleted |
+//! | register | the command opens a local HTTP listener, and creates a webhook for it on the server |
+//! | receive | the command verifies, prints and forwards each delivery; it responds with the status of the forwarded request, so that the server retries a delivery whose forwarding failed |
+//! | stop | on SIGINT or SIGTERM, the command deletes the webhook |
 //!
 //! A delivery that arrives while the command stops is lost: the server does not retry it, because the webhook no longer
 //! exists.
@@ -140,7 +140,7 @@ async fn register(api: &Api, url: &Url, args: &ListenArgs) -> anyhow::Result<Reg
     serde_json::from_str(created.get()).context("the response of the server is not a webhook")
 }
 
-/// Tells the user on standard error what happens. Standard output is only for deliveries.
+/// Prints a message for the user on standard error. Standard output is only for deliveries.
 fn report(text: &str) {
     use std::io::Write;
 

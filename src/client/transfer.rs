@@ -16,7 +16,7 @@ pub enum TransferCommand {
         /// Id of the receiving wallet.
         #[arg(long)]
         to: i64,
-        /// A decimal number with at most as many decimal places as the currency has.
+        /// Amount as a decimal number, with at most as many decimal places as the currency has.
         #[arg(long)]
         amount: String,
         /// A fee for the operator, on top of the amount.

@@ -69,7 +69,7 @@ pub enum WalletCommand {
 #[derive(Debug, Clone, clap::Args)]
 pub struct MoveArgs {
     id: i64,
-    /// A decimal number with at most as many decimal places as the currency has.
+    /// Amount as a decimal number, with at most as many decimal places as the currency has.
     #[arg(long)]
     amount: String,
     #[command(flatten)]

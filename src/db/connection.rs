@@ -15,14 +15,16 @@ use crate::telemetry::{Metrics, is_exported};
 /// Begins a transaction whose statements all see the same snapshot.
 const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
 
-/// Begins a transaction on a read replica whose statements all see the same snapshot. The transaction locks the table
-/// of transfers before it takes the snapshot, so that no partition is replaced later: a snapshot from before the
-/// replacement would not see the rows of the new partition. The primary needs no lock, because the command that
-/// archives a partition waits there for older snapshots.
+/// Begins a transaction on a read replica whose statements all see the same snapshot.
+///
+/// The transaction locks the table of transfers before it takes the snapshot. Without the lock, a partition of the
+/// table could be replaced after the snapshot is taken, and the snapshot would lack the rows of the new partition. The
+/// primary needs no lock: there, the command that archives a partition waits for older snapshots.
 const BEGIN_REPLICA_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only; \
     lock table only ledger.transfer in access share mode";
 
-/// A wait for a connection of the pool. It is counted and timed even if the request is canceled while it waits.
+/// The wait of an operation for a connection from the pool. Metrics count and time the wait even if the request is
+/// canceled meanwhile.
 struct PoolWait<'a> {
     metrics: &'a Metrics,
     since: Instant,
@@ -46,11 +48,11 @@ impl Drop for PoolWait<'_> {
 /// Snapshot that the statements on a connection see.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SnapshotScope {
-    /// Each statement sees what was committed before it.
+    /// Each statement sees everything that was committed before the statement began.
     Statements,
     /// All statements see the same snapshot.
     Snapshot,
-    /// All statements see the same snapshot, of a read replica.
+    /// All statements see the same snapshot, which is from a read replica.
     ReplicaSnapshot,
 }
 
@@ -59,7 +61,7 @@ enum Held {
     Snapshot(Transaction<'static, Postgres>),
 }
 
-/// A connection from the pool. The time of its use is recorded under the name of its operation.
+/// A connection from the pool. A metric records how long it is used, labeled with the name of the operation.
 pub struct DbConnection {
     held: Held,
     operation: &'static str,
@@ -70,7 +72,7 @@ pub struct DbConnection {
 }
 
 impl DbConnection {
-    /// Takes a connection from a pool. The time of its use is recorded under the name of the operation.
+    /// Takes a connection from a pool. `operation` labels the metric that records how long the connection is used.
     pub(super) async fn take(
         pool: &PgPool,
         operation: &'static str,

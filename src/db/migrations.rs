@@ -58,7 +58,7 @@ pub async fn require_current(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns an error if a migration is applied that this program does not have.
+/// Returns an error if the database has a migration that this program does not have.
 async fn require_known(db: &mut PgConnection) -> anyhow::Result<()> {
     let applied = sql::migrations(db).await?;
     match applied.iter().find(|version| !MIGRATIONS.version_exists(**version)) {

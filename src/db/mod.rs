@@ -1,9 +1,10 @@
 //! The database: its address, the connection pool, and the migrations.
 //!
-//! Other modules take a connection with [`Database::acquire`]. Metrics record the wait for the connection, and the time
-//! of its use under the name of the operation. An operation that reads data for a response calls [`Database::snapshot`]
-//! instead: all its statements see the same snapshot, and the response carries the position of the snapshot in the
-//! ledger ([`position`]). If the client accepts an older state, the snapshot may be from the read replica (`replica`).
+//! Other modules take a connection with [`Database::acquire`]. Metrics record how long an operation waits for its
+//! connection, and how long it uses the connection. An operation that reads data for a response calls
+//! [`Database::snapshot`] instead: all its statements see the same snapshot, and the response carries the position of
+//! the snapshot in the ledger ([`position`]). If the client accepts an older state, the snapshot may be from the read
+//! replica (`replica`).
 
 mod connection;
 pub mod embedded;
@@ -58,7 +59,7 @@ pub struct DatabaseArgs {
     /// Maximum lag of the read replica; while the lag is larger, the primary serves all reads.
     #[arg(long, env = "REVWALLET_DATABASE_READ_LAG_MAX", global = true, default_value = "10s", value_parser = settings::positive_duration)]
     pub database_read_lag_max: Duration,
-    /// Maximum number of connections of the pool, and of the pool of the read replica.
+    /// Maximum number of connections in the pool. The pool of the read replica has the same limit.
     #[arg(long, env = "REVWALLET_DATABASE_CONNECTIONS_MAX", global = true, default_value_t = 16, value_parser = clap::value_parser!(u32).range(CONNECTIONS_MIN..=10_000))]
     pub database_connections_max: u32,
     /// Longest time that a request waits for a connection.
@@ -216,7 +217,7 @@ impl Database {
         Ok(())
     }
 
-    /// Takes a connection from the pool. The time of its use is recorded under the name of the operation.
+    /// Takes a connection from the pool. `operation` labels the metric that records how long the connection is used.
     pub async fn acquire(&self, operation: &'static str) -> Result<DbConnection> {
         DbConnection::take(&self.pool, operation, SnapshotScope::Statements, &self.metrics).await
     }

@@ -28,7 +28,7 @@ impl std::fmt::Debug for Pipelined {
 }
 
 impl Pipelined {
-    /// Options for a Unix socket, which needs no encryption.
+    /// Creates the options of a connection through a Unix socket, which needs no encryption.
     pub fn local(mut config: Config) -> anyhow::Result<Self> {
         config.ssl_mode(SslMode::Disable);
         Ok(Self { config, tls: tls::connector(Trust::Anonymous, None)? })
@@ -86,7 +86,7 @@ impl FromStr for Pipelined {
     }
 }
 
-/// An environment variable of libpq, which the driver of the pool reads as well.
+/// Returns an environment variable of libpq. The driver of the pool reads these variables too.
 #[expect(clippy::disallowed_methods, reason = "variables of libpq, not settings of ours")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

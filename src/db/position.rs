@@ -2,8 +2,8 @@
 //! current.
 //!
 //! A read notes the position of its snapshot. The HTTP layer runs the request inside [`observe`] and sends the position
-//! as the header `Book-Position`. The code in between treats a position as opaque text. The request also says whether
-//! its response may be stale, in which case a read replica may serve its reads.
+//! as the header `Book-Position`. The code between the database and the HTTP layer treats a position as opaque text.
+//! The request also says whether its response may be stale, in which case a read replica may serve its reads.
 
 use std::cell::{Cell, OnceCell};
 
@@ -24,8 +24,8 @@ struct Reads {
 
 /// Runs a request, and returns the position of its first read, if there was one.
 ///
-/// If a request reads several times, the first read has the oldest snapshot, so a client that continues from its
-/// position misses nothing.
+/// If a request reads several times, the first read has the oldest snapshot, so a client that continues from the
+/// position of the first read misses nothing.
 pub async fn observe<F: Future>(may_be_stale: bool, request: F) -> (F::Output, Option<String>) {
     let reads = Reads { first: OnceCell::new(), may_be_stale, is_fresh: Cell::new(false) };
     let mut scope = std::pin::pin!(READS.scope(reads, request));
@@ -40,8 +40,7 @@ pub fn may_be_stale() -> bool {
 }
 
 /// Whether a read replica may serve the next read of the running request. After the primary has served a read, the
-/// replica must not serve another: its snapshot may be older than the position of the first read, which the response
-/// contains.
+/// replica must not serve the next: the state of the replica may be older than the position in the response.
 pub(super) fn may_use_replica() -> bool {
     READS.try_with(|reads| reads.may_be_stale && !reads.is_fresh.get()).unwrap_or(false)
 }

@@ -25,13 +25,13 @@ pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(500);
 /// position.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Name of the operation under which a check uses the primary.
+/// Name of the operation under which metrics record the queries of a check on the primary.
 const CHECK: &str = "replica.check";
 
 /// Reason that is logged if the primary lacks the last seal (the record that ends a committed batch) of the replica:
 /// then the replica is not a copy of the primary, and is not used.
-const NO_COPY: &str =
-    "the primary does not have its last seal; create the replica again with pg_basebackup";
+const NO_COPY: &str = "it is not a copy of the primary, which does not have its last seal; \
+    create the replica again with pg_basebackup";
 
 /// Longest time that a check may take, after which the replica counts as unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -190,7 +190,7 @@ impl ReadReplica {
 
 /// Progress of a replica in replaying the log of the primary.
 struct Progress {
-    /// Newest known moment such that the replica has everything that the primary had written by that moment.
+    /// Latest moment up to which the replica is known to have everything that the primary had written.
     complete_at: Instant,
     /// The position in the log of the primary that the replica is expected to reach next, and a moment at which the
     /// primary had written the log up to this position.
@@ -218,8 +218,8 @@ impl Progress {
         reached.is_some()
     }
 
-    /// Returns an upper bound of the replica's lag: the time since the replica certainly had everything that the
-    /// primary had written.
+    /// Returns an upper bound of the replica's lag. The replica has every write of the primary that is older than this
+    /// bound.
     fn lag(&self) -> Duration {
         self.complete_at.elapsed()
     }

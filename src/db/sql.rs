@@ -24,7 +24,8 @@ pub(super) async fn server(db: &mut PgConnection) -> Result<(i32, bool), sqlx::E
     Ok((row.version, row.replica))
 }
 
-/// Switches to the role of the application, which has fewer rights than the owner of the tables, if the role exists.
+/// Switches to the role of the application, if the role exists and the user may use it. The role has fewer rights than
+/// the owner of the tables.
 pub(crate) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"

@@ -267,8 +267,9 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether a SQLSTATE means that a retry can succeed: the database is starting, stopping, out of resources or
-/// read-only, or a replica has canceled a read that conflicted with its replay of the write-ahead log.
+/// Whether a SQLSTATE (the code of a database error) means that a retry can succeed: the database is starting,
+/// stopping, out of resources or read-only, or a replica has canceled a read that blocked its replay of the write-ahead
+/// log.
 fn is_unavailable_sqlstate(code: &str) -> bool {
     // 08: connection lost; 53: out of disk, memory or connections; 57P: shut down; 25006: read-only; 40001: canceled by
     // a replica.

@@ -42,8 +42,8 @@ const EXCHANGE: StepDefinition = StepDefinition { name: "exchange", calls: true,
 const WITHDRAW: StepDefinition = StepDefinition { name: "withdraw", calls: true, has_undo: false };
 const PAYOUT: StepDefinition = StepDefinition { name: "payout", calls: false, has_undo: false };
 
-/// All definitions of the steps of an order; the newest definition of each side comes last. An order finishes under the
-/// version that it began with, so changed steps need a new definition.
+/// Definitions of the steps of buy and sell orders; the newest definition of each side comes last. An order keeps the
+/// definition with which it began, so changed steps need a new definition.
 static DEFINITIONS: [Definition; 2] = [
     Definition { kind: "buy", version: 1, steps: &[HOLD, EXCHANGE, WITHDRAW] },
     Definition { kind: "sell", version: 1, steps: &[HOLD, EXCHANGE, PAYOUT] },
@@ -55,7 +55,7 @@ pub(super) fn newest(side: Side) -> &'static Definition {
     newest.expect("both sides have a definition")
 }
 
-/// Returns the currency and the amount that the user pays and the first step holds.
+/// Returns the currency and the amount that the first step holds: the user's payment for the order.
 pub(super) fn held(pair: Pair, side: Side, fiat: Minor, crypto: Minor) -> (Currency, Minor) {
     match side {
         Side::Buy => (pair.fiat, fiat),
@@ -75,7 +75,8 @@ pub struct OrderSteps {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// A movement of money between accounts of the system, such as from the hot wallet to the world outside the ledger.
+/// A movement of money between accounts of the system, such as from the hot wallet to the account that represents the
+/// world outside the ledger.
 struct Movement {
     kind: TransferKind,
     from: SystemRole,
@@ -188,8 +189,8 @@ impl SagaHandler for OrderSteps {
     }
 }
 
-/// Returns the side of the trade between the house and the external exchange: the side of the order if the step is
-/// done, or the opposite side if it is undone.
+/// Returns the side of the trade with the external exchange: the side of the order, or the opposite side if the trade
+/// undoes an earlier trade.
 fn trade_side(side: Side, action: StepAction) -> Side {
     match (side, action) {
         (Side::Buy, StepAction::Do) | (Side::Sell, StepAction::Undo) => Side::Buy,
@@ -201,8 +202,8 @@ fn input(call: &Call<'_>) -> Result<OrderInput> {
     serde_json::from_str(call.input.get()).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Returns the fiat amount that a trade moved. If an operator has resolved the trade as done, the external exchange has
-/// reported no amount, so the amount at the price of the order is used.
+/// Returns the fiat amount of a trade, as the external exchange reported it. If an operator has set the outcome, no
+/// amount was reported; the result is then the amount at the price of the order.
 fn traded(answer: Option<&RawValue>, input: &OrderInput) -> Result<Minor> {
     let fill = answer.map(Option::<Fill>::deserialize).transpose();
     let fill = fill.map_err(|cause| Error::Internal(cause.into()))?.flatten();

@@ -49,15 +49,15 @@ pub struct Pair {
 /// Amount of an order as the user requests it: either in fiat or in crypto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderAmount {
-    /// Amount of the fiat currency, paid by a buyer or to a seller.
+    /// Fiat amount that a buyer pays (fee included) or a seller receives (fee deducted).
     Fiat(Minor),
-    /// Amount of the cryptocurrency to buy or sell.
+    /// Amount of crypto to buy or sell.
     Crypto(Minor),
 }
 
 impl OrderAmount {
-    /// Returns the amount as text. The text is hashed with the idempotency key, to detect a key reused with another
-    /// amount.
+    /// Returns the amount as text. The text is part of the request's hash, which detects an idempotency key that a
+    /// client reuses with another amount.
     pub(super) fn content(self) -> String {
         match self {
             Self::Fiat(amount) => format!("fiat {}", amount.0),
@@ -70,7 +70,7 @@ impl OrderAmount {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     pub side: Side,
-    /// Amount that a buyer pays, fee included, or a seller gets, fee deducted.
+    /// Fiat amount that a buyer pays (fee included) or a seller receives (fee deducted).
     pub fiat: Minor,
     pub fee: Minor,
     pub crypto: Minor,
@@ -122,7 +122,7 @@ impl Terms {
         Ok(Self { side, fiat, fee, crypto, price })
     }
 
-    /// Returns the fiat amount that the external exchange takes or pays at the price of these terms.
+    /// Returns the fiat amount of the trade with the external exchange, at the price of these terms.
     pub fn traded_fiat(&self) -> Minor {
         match self.side {
             Side::Buy => Minor(self.fiat.0 - self.fee.0),

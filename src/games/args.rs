@@ -17,7 +17,7 @@ pub struct GamesArgs {
     /// publisher.
     #[arg(long, env = "REVWALLET_STORE_FEE", global = true, default_value = "0", value_parser = Rate::parse_share)]
     pub store_fee: Rate,
-    /// Tax rates that prices include, in percent by currency: `EUR=19,USD=8.25`.
+    /// Percentages of tax that prices already include, by currency: `EUR=19,USD=8.25`.
     #[arg(
         long,
         env = "REVWALLET_TAX_RATES",

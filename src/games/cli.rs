@@ -16,7 +16,7 @@ use crate::output::OutputArgs;
 /// Number of bytes that the import reads from the file at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Number of records between two lines of progress, which the import prints if standard error is not a terminal.
+/// Number of records after which the import prints a line of progress, if standard error is not a terminal.
 const RECORDS_PER_LINE: u64 = 10_000;
 
 #[derive(Debug, clap::Subcommand)]
@@ -51,7 +51,7 @@ impl ImportArgs {
         })
     }
 
-    /// Opens the file to import. Returns it with its size; standard input has no size.
+    /// Opens the file to import. Returns the file and its size, which is unknown for standard input.
     fn open(&self) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
         if self.file == Path::new("-") {
             return Ok((Box::new(io::stdin()), None));
@@ -88,7 +88,7 @@ pub async fn run(
     report.finish(output)
 }
 
-/// Result of an import: the numbers of records that were added, were in the catalog already, or were refused.
+/// Result of an import: how many records were added, were in the catalog already, and were refused.
 #[derive(Serialize)]
 struct ImportBody {
     added: u64,
@@ -98,7 +98,7 @@ struct ImportBody {
 
 /// Progress and result of an import.
 struct Report {
-    /// Progress bar; hidden without a terminal.
+    /// Progress bar; hidden if standard error is not a terminal.
     bar: ProgressBar,
     /// File for the refused lines; `None` for standard error.
     refused_to: Option<BufWriter<File>>,

@@ -1,5 +1,5 @@
-//! Throttling of guesses: each wrong discount code or activation key counts against the user and the client address,
-//! and too many of them lock further attempts for a while.
+//! Throttling of guesses: each wrong discount code or activation key counts against the user and the client address.
+//! After too many wrong guesses, further guesses are refused for a while.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ const FREE_PER_USER: i32 = 10;
 /// Number of wrong guesses in an hour after which a client address has to wait before each further guess.
 const FREE_PER_ADDRESS: i32 = 50;
 
-/// A kind of text that an attacker could try to guess.
+/// Kind of secret that an attacker could try to guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guess {
     Code,
@@ -40,7 +40,7 @@ pub(super) fn preregister(metrics: &Metrics) {
     }
 }
 
-/// A guess that counts against its user until it is known whether the guess was right.
+/// A guess that already counts against the user, although the guess has not been checked yet.
 pub(super) struct CountedGuess {
     user: AttemptLimit,
     address: Option<AttemptLimit>,
@@ -78,7 +78,8 @@ impl Games {
         counted.map(|_| CountedGuess { user, address })
     }
 
-    /// Takes a right guess off the count of the user, or counts a wrong guess against the client address.
+    /// Adjusts the counts after a guess was checked: a right guess no longer counts against the user, and a wrong guess
+    /// now also counts against the client address.
     pub(super) async fn end_guess(&self, guess: CountedGuess, is_wrong: bool) -> Result<()> {
         let CountedGuess { user, address } = guess;
         if !is_wrong {

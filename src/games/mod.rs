@@ -7,7 +7,7 @@
 //! | sales: lower prices for a window of time | [`sale`] |
 //! | discount codes | [`code`] |
 //! | activation keys | [`activation_key`] |
-//! | buying, giving and refunding a game | [`purchase`] |
+//! | purchases, gifts and refunds of games | [`purchase`] |
 //! | the games of a user | [`library`] |
 //! | import of games from a file | [`import`] |
 //!
@@ -44,7 +44,7 @@ use self::purchase::{PurchaseLocks, QuoteCache};
 
 pub use self::args::GamesArgs;
 
-/// Every SQL statement of the store that runs in the same transaction as a ledger posting.
+/// SQL statements of the games store that run in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&purchase::sql::CLAIMED, &purchase::sql::REVERTED];
 
 /// The operations of the games store, which the routes call. Cheap to clone.
@@ -56,8 +56,8 @@ pub struct GamesParts {
     wallets: Wallets,
     catalog: CatalogCache,
     settings: GamesArgs,
-    /// Locks of this process. A purchase holds the lock of its recipient and, if few copies are left, the lock of the
-    /// game.
+    /// Locks within this process. Purchases of a game for the same recipient run one at a time; so do all purchases of
+    /// a game that has few copies left.
     locks: PurchaseLocks,
     quotes: QuoteCache,
     metrics: Arc<Metrics>,
@@ -102,8 +102,8 @@ impl GamesParts {
     }
 }
 
-/// Returns an error unless the caller may manage the games of a publisher, or all games. `user` is the user of the
-/// publisher; `None` for games of the operator.
+/// Returns an error unless the caller may manage the games of a publisher. `user` is the user that acts for the
+/// publisher; `None` stands for the games of the operator.
 fn require_manager(caller: &Caller, user: Option<UserId>) -> Result<()> {
     match user {
         Some(user) => caller.require_owner_or_scope(user, Scope::GamesWrite),

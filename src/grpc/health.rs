@@ -41,7 +41,7 @@ impl Health {
     }
 
     /// Runs `check` every few seconds to find out whether the server is ready, and reports each change to clients.
-    /// Reports "not serving" as soon as `stopping` is cancelled.
+    /// Reports "not serving" as soon as `stopping` is canceled.
     pub async fn follow<F>(self, check: impl Fn() -> F, stopping: CancellationToken)
     where
         F: Future<Output = bool>,

@@ -53,7 +53,7 @@ pub mod proto {
     tonic::include_proto!("revwallet.v1");
 }
 
-/// Encoded descriptors of the files in `proto/`, for the reflection service and for the names of methods.
+/// Encoded descriptors of the files in `proto/`. They supply the reflection service and the list of method names.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Decodes the descriptors of all gRPC services, including health and reflection.
@@ -172,7 +172,7 @@ pub struct StreamMeta {
     pub address: Option<IpAddr>,
     /// Token that the server cancels when it is about to close the client's connection.
     pub closing: CancellationToken,
-    /// Deadline of the stream: the duration that the client sent, and the moment when it ends. `None` without a
+    /// Deadline of the stream: the duration that the client sent, and the moment when it ends. `None` if there is no
     /// deadline.
     deadline: Option<(Duration, Instant)>,
     context: Option<RequestContext>,

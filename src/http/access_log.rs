@@ -1,5 +1,5 @@
-//! Access log: records a latency sample and writes a log line for each request, even if the client disconnects. Lines
-//! of successful requests are sampled.
+//! Access log: records the latency of each request and writes a log line, even if the client disconnects. Of the
+//! successful requests, only a sample is logged.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Admission control: limits the number of concurrent requests, and the time that each request may take.
 //!
-//! The layers of the libraries do not fit: those of tower fail with their own error types, and the timeout layer of
-//! tower-http responds without a body. The layer here responds with a problem document.
+//! The layers of tower and tower-http do not fit: the layers of tower fail with their own error types, and the timeout
+//! layer of tower-http responds without a body. [`AdmitLayer`] responds with a problem document.
 
 use std::pin::Pin;
 use std::sync::Arc;

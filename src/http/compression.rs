@@ -1,7 +1,7 @@
 //! Compression policy: lists, statements, documents and pages are compressed if the client accepts gzip.
 //!
-//! tower-http does the compression, but its own policy does not fit: it can respond 406 after the handler has done its
-//! work, does not limit concurrent compressions, and keeps a strong `ETag`.
+//! tower-http does the compression, but its own policy does not fit: it can respond with 406 after the handler has done
+//! its work, does not limit concurrent compressions, and keeps a strong `ETag`.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) const COMPRESSIONS_MAX: usize = 64;
 const CONTENT_TYPES: [&str; 4] =
     ["application/json", "text/", "image/svg+xml", "application/javascript"];
 
-/// Mark on a response that may be compressed, stored as an extension.
+/// Extension of a response that allows tower-http to compress the response.
 #[derive(Debug, Clone, Copy)]
 struct Marked;
 
@@ -40,8 +40,8 @@ impl Predicate for IsMarked {
 /// Sets the request header `Accept-Encoding` to `gzip` if the response may be compressed, and removes the header
 /// otherwise.
 ///
-/// Only responses to `GET` are compressed. Their length could help an attacker to guess a secret in them, but secrets
-/// occur only in responses to `POST`.
+/// Only responses to `GET` are compressed. The length of a compressed response can help an attacker to guess a secret
+/// in it, but only responses to `POST` contain secrets.
 pub(super) fn negotiate<B>(request: &mut Request<B>) {
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {
         return;
@@ -90,12 +90,11 @@ pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
     CONTENT_TYPES.iter().any(|compressible| kind.starts_with(compressible))
 }
 
-/// Marks a response for compression, and returns the permit that its body must hold until the body has been sent.
-/// `room` has the permits, and is `None` if the client does not want compression. If no permit is left, the response is
-/// not marked.
+/// Marks a response for compression, and returns a permit from `room`, which the response must hold until it has been
+/// sent. If no permit is left, the response is not marked.
 ///
-/// A response to a client that does not want compression is marked too, because the mark makes tower-http add
-/// `Vary: accept-encoding`.
+/// `room` is `None` if the client does not want compression. The response is marked even then, because the mark makes
+/// tower-http add the header `Vary: accept-encoding`.
 pub(super) fn mark<B>(
     response: &mut Response<B>,
     room: Option<Arc<Semaphore>>,

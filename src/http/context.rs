@@ -96,7 +96,7 @@ impl RequestContext {
         self.0.connection.as_ref().map(|connection| connection.peer())
     }
 
-    /// Returns the token that is cancelled when the connection is about to close.
+    /// Returns the token that is canceled when the connection is about to close.
     pub fn closing(&self) -> Option<CancellationToken> {
         self.0.connection.as_ref().map(|connection| connection.closing().clone())
     }

@@ -35,7 +35,8 @@ impl DocumentFormat {
     /// Returns a response whose parts are created while the client reads them. If a part is an error, the response ends
     /// early.
     ///
-    /// The parts are created after the handler has returned, so the money format of the request is saved for them.
+    /// The parts are created after the handler has returned, so this function saves the money format of the request for
+    /// them.
     pub fn respond(
         self,
         head: String,

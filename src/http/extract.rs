@@ -73,7 +73,7 @@ impl Validator {
         self.check(pointer, parse(raw))
     }
 
-    /// Returns a value that the caller has parsed, or notes the error. The function is for values that are not JSON.
+    /// Returns the value in `outcome`, or notes its error. For values that the caller parses because they are not JSON.
     pub fn check<T>(&mut self, pointer: &str, outcome: Result<T, String>) -> Option<T> {
         outcome.map_err(|detail| self.refuse(pointer, detail)).ok()
     }

@@ -1,5 +1,5 @@
-//! Deserializes JSON bodies. Unlike plain serde, it rejects unknown members and arrays in place of objects, and its
-//! errors do not mention Rust types.
+//! Deserializes JSON bodies. Unlike plain serde, this module rejects unknown members and arrays in place of objects.
+//! Its errors do not mention Rust types.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -63,8 +63,8 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) ->
     Error::field(pointer + &member, detail)
 }
 
-/// Rewords an error of serde without the names of Rust types. Returns the name of the member, if the error is a missing
-/// or duplicate member, and the new text.
+/// Rewords an error of serde without the names of Rust types. Returns the name of the member if a member is missing or
+/// duplicate, and the new text.
 fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
     let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
     let place = match place.split_once(" column ") {

@@ -28,7 +28,7 @@ use super::connection::{
 use super::middleware::{ConnectionService, RequestPipeline};
 use crate::tasks::Tasks;
 
-/// Maximum number of concurrent streams, each with one request, of an HTTP/2 connection.
+/// Maximum number of concurrent streams (requests) on an HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 
 /// Maximum number of request body bytes that wait for their handler on one HTTP/2 stream.
@@ -69,7 +69,7 @@ pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener
 }
 
 impl Listener {
-    /// Accepts connections until shutdown begins. Connections that are still open then finish in their own tasks.
+    /// Accepts connections until shutdown begins. Connections that are open at that time finish in their own tasks.
     pub async fn run(self, tasks: Tasks) -> anyhow::Result<()> {
         let Self { name, socket, pipeline, header_timeout, .. } = self;
         let limits = ConnectionLimits {

@@ -22,15 +22,14 @@ const REQUEST_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// Budget for responses that their clients have not read yet, in bytes.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Divisor of the budget. The quotient is the part of the budget that each client address may use.
+/// Number by which the budget is divided. The result is the part that each client address may use.
 const SHARES: usize = 4;
 
 /// Largest body, in bytes, that is not charged to the budget. The limit on concurrent requests bounds the memory of
 /// these small bodies.
 pub(super) const UNCHARGED_BYTES: usize = 4 * 1024;
 
-/// Mark on a response whose bytes are shared with other responses, so the response is not charged to the memory budget.
-/// The mark is stored as an extension of the response.
+/// Extension of a response that is not charged to the memory budget, because other responses share its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedBytes;
 

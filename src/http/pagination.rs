@@ -21,7 +21,8 @@ pub fn page_limit(limit: Option<i64>) -> Result<i64> {
     }
 }
 
-/// Returns the last row if the page is full, because then there may be a next page, which begins after this row.
+/// Returns the last row of a full page, after which the next page begins. Returns `None` if the page is not full,
+/// because it is then the last page.
 pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }

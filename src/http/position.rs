@@ -31,7 +31,8 @@ impl ReadOptions {
     }
 }
 
-/// Runs a request. If the request is a read, adds the position of its first read from the database to the response.
+/// Runs a request. If the request is a read, adds the header `Book-Position` to the response, with the position of the
+/// first read from the database.
 pub(super) async fn add_to_read<B, E>(
     options: ReadOptions,
     request: impl Future<Output = Result<Response<B>, E>>,

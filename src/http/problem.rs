@@ -114,7 +114,8 @@ impl<'a> ProblemBody<'a> {
         }
     }
 
-    /// Response body for a request whose head could not be parsed. `status` says what is wrong with the head.
+    /// Creates the response body for a request whose head could not be parsed. `status` says what is wrong with the
+    /// head.
     pub(super) fn malformed(status: StatusCode, detail: String, trace_id: &'a str) -> Self {
         let status = status.as_u16();
         let [details, message] = [detail.clone(), detail.clone()];

@@ -38,8 +38,8 @@ pub fn read<T: DeserializeOwned>(query: &str) -> Result<T> {
     })
 }
 
-/// Returns the requirement that the value of a parameter violates, derived from the error text of the standard
-/// library's parser.
+/// Returns the error text for the invalid value of a parameter, such as `must be a whole number`. `cause` is the error
+/// text of the standard library's parser.
 fn expectation(cause: &str) -> &'static str {
     if cause.contains("`true`") {
         "must be true or false"

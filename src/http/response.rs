@@ -29,12 +29,13 @@ use crate::error::{Error, Result};
 /// it is in memory at a time.
 const STREAMED_BYTES: usize = 1024 * 1024;
 
-/// Body of a response from the router, in the body type of the layer that catches panics.
+/// Body of a response from the router. The layer that catches panics converts every body to this type.
 pub(super) type RoutedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Body of every response, before compression.
 ///
-/// The body is fused because compression polls it again after its end, which would make a handler's stream panic.
+/// The body is fused (ended for good after its last frame), because compression polls it again after its end, and the
+/// stream of a handler might panic if it were polled again.
 pub struct ResponseBody {
     inner: Fuse<Either<RoutedBody, Full<Bytes>>>,
     held: Held,
@@ -44,7 +45,7 @@ pub struct ResponseBody {
 #[derive(Default)]
 struct Held {
     /// Memory that the body takes from the memory budget. If the whole body is in memory, the charge moves to the bytes
-    /// of its first frame, because HTTP/2 takes these bytes long before it sends them.
+    /// of its first frame, because HTTP/2 may still hold these bytes after it has dropped the body.
     memory: Option<MemoryCharge>,
     /// Access record of a gRPC call, which ends when the trailers of the response are sent.
     call: Option<OpenCall>,
@@ -201,8 +202,8 @@ where
 
 /// Inputs for completing a response, gathered before the handler runs.
 pub(super) struct Completion {
-    /// Whether the request's method is safe (changes nothing). Only then may an error replace the response if memory is
-    /// short.
+    /// Whether the request's method is safe (changes nothing). If memory is short, an error may replace only the
+    /// response to a safe request.
     is_safe: bool,
     /// Permits for compression; `None` if the client does not want a compressed response.
     compressions: Option<Arc<Semaphore>>,

@@ -43,8 +43,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(3);
 /// Maximum number of jobs that one poll fetches.
 const FETCH_MAX: usize = 100;
 
-/// Longest time that a fetched job waits in this process until fewer than [`CONCURRENCY`] jobs run. After that time,
-/// the job is returned to the queue for other processes.
+/// Longest time that a fetched job waits in this process while [`CONCURRENCY`] other jobs run. After that time, the job
+/// is returned to the queue for other processes.
 const FETCHED_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Time for which finished jobs are collected, before a single statement deletes all of them.
@@ -249,7 +249,7 @@ pub(crate) async fn run<C: Clone + Send + Sync + 'static>(
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JobAttempt {
     pub(crate) number: i32,
-    /// Whether this attempt is the last, so that the job is not retried if it fails.
+    /// Whether this attempt is the last. If the last attempt fails, the job is not retried.
     pub(crate) is_last: bool,
 }
 

@@ -10,10 +10,10 @@ use crate::error::Result;
 
 /// Enqueues a job in the caller's transaction. Jobs with the same `queue` run one after another.
 ///
-/// If a job with the same `key` is waiting, no job is added, and the waiting job keeps its backoff after failures. The
-/// row lock keeps the waiting job from starting before this transaction ends, so the job sees everything that this
-/// transaction writes. If a job with the key is running, it may have read its data before this transaction wrote, so a
-/// second job is added, which runs after the first.
+/// If a job with the same `key` is waiting, no job is added, and the waiting job keeps the backoff from its earlier
+/// failures. A row lock keeps the waiting job from starting before this transaction ends, so the job sees everything
+/// that this transaction writes. If a job with the key is running, it may have read its data before this transaction
+/// wrote, so a second job is added, which runs after the first.
 pub async fn enqueue(
     db: &mut PgConnection,
     task: &str,
@@ -43,8 +43,7 @@ pub async fn enqueue(
 }
 
 /// Postpones the waiting job with this key by `delay`, and counts `attempts` attempts as already made. A running job
-/// that could not make its attempt first enqueues a replacement, and then calls this function to postpone the
-/// replacement.
+/// that cannot do its work now enqueues a replacement, and postpones the replacement with this function.
 pub async fn defer(db: &mut PgConnection, key: &str, attempts: i32, delay: Duration) -> Result<()> {
     sqlx::query(
         "update graphile_worker._private_jobs

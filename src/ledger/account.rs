@@ -24,14 +24,14 @@ const SYSTEM_IDS: i64 = 1 << 40;
 /// Boundary of the ids of payables: all of them are at or below `-PAYABLE_IDS`.
 const PAYABLE_IDS: i64 = 1 << 54;
 
-/// Highest number of a third party to which the operator can owe money.
+/// Highest number that identifies a third party to which the operator owes money.
 pub const PARTY_MAX: u32 = (1 << 21) - 1;
 
 /// Bit in the id of a system account that marks the account as belonging to another book.
 const FOREIGN: i64 = 1 << 39;
 
-/// Highest customer id. Up to this id, every customer account has a hold account, and every JSON parser reads the id
-/// exactly.
+/// Highest id of a customer account. The limit leaves room for the ids of hold accounts, and every JSON parser reads
+/// the ids exactly.
 pub const ID_MAX: i64 = 1 << 52;
 
 /// Id of an account of the ledger.
@@ -46,9 +46,9 @@ pub enum SystemRole {
     World = 1,
     /// The operator's income.
     Revenue = 2,
-    /// The exchange's own funds.
+    /// The operator's funds, from which the exchange pays for orders.
     Hot = 3,
-    /// Stands in for [`SystemRole::World`] in the canary's test transfers.
+    /// Replaces [`SystemRole::World`] in the test transfers with which the canary checks that the service works.
     CanaryWorld = 4,
     /// The two wallets between which the canary makes test transfers.
     CanaryA = 5,
@@ -169,7 +169,7 @@ impl fmt::Display for AccountId {
     }
 }
 
-/// State of an account, which limits the transfers that it can take part in.
+/// State of an account, which decides whether money may enter and leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, utoipa::ToSchema)]
 #[schema(as = WalletState, rename_all = "snake_case")]
 pub enum AccountState {

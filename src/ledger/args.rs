@@ -55,7 +55,8 @@ pub struct LedgerArgs {
 
 impl LedgerArgs {
     /// Role of this process in the election of the leader, which writes the postings of all processes; `None` if this
-    /// process takes no part and writes its own postings. `internal` is the address of the internal listener.
+    /// process does not take part in the election and writes its own postings. `internal` is the address of the
+    /// internal listener.
     pub fn candidacy(
         &self,
         internal: SocketAddr,

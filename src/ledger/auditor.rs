@@ -44,7 +44,7 @@ pub fn start(tail: &Tail, metrics: &Arc<Metrics>, tasks: &Tasks) {
     tail.follow::<SealedChunks, _>(READER, auditor, tasks);
 }
 
-/// Source that reads the ledger in chunks, each of which ends at the end of a batch.
+/// Source that reads the ledger in chunks of whole batches.
 struct SealedChunks;
 
 impl Source for SealedChunks {

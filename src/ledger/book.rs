@@ -18,8 +18,8 @@ use super::transfer::{Action, Leg, Posting};
 /// The book that every installation has.
 pub const FIRST_BOOK: i32 = 1;
 
-/// Maximum number of books. JSON numbers can represent the ids of up to 256 books exactly, but each position in the
-/// ledger has an entry for every book.
+/// Maximum number of books. JSON numbers can represent the ids of up to 256 books exactly. The limit is lower, because
+/// a position in the ledger has an entry for every book and should stay short.
 pub const BOOKS_MAX: i32 = 16;
 
 /// Number of low bits of an id that number the accounts or transfers of a book; the higher bits encode the book.
@@ -62,13 +62,13 @@ pub(super) enum Placement {
     One(i32),
     Several {
         home: i32,
-        /// All books of the posting in ascending order, including the home.
+        /// All books of the posting in ascending order, including the home book.
         books: Vec<i32>,
     },
 }
 
 impl Placement {
-    /// The placement of a posting in an installation with this number of books.
+    /// Returns the books that a posting is written to, in an installation with `books` books.
     pub(super) fn new(posting: &Posting, books: i32) -> Self {
         if books == 1 {
             return Self::One(FIRST_BOOK);
@@ -82,8 +82,8 @@ impl Placement {
     }
 }
 
-/// Returns whether a posting touches a book beyond the `books` books that this process knows. Another process may have
-/// created more books.
+/// Returns whether a posting touches a book that this process does not know, because another process created it later.
+/// `books` is the number of known books.
 pub(super) fn touches_unknown_book(posting: &Posting, books: i32) -> bool {
     touched_books(posting).any(|book| !(FIRST_BOOK..=books).contains(&book))
 }

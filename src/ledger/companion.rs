@@ -18,8 +18,9 @@
 //! )
 //! ```
 //!
-//! The ledger fills in `n` and `seq` (of the first leg of the posting); the slice provides the other columns.
-//! If two rows of one batch conflict, `distinct on` or a unique key must let only one of them take effect.
+//! The ledger fills in `n`, the number of the row, and `seq`, the seq of the posting's first leg; the slice provides
+//! the other columns. If two rows of one batch conflict, `distinct on` or a unique key must let only one of them take
+//! effect.
 
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -27,7 +28,7 @@ use std::fmt::Write as _;
 /// End of every companion statement: raises an error, which rolls back the transaction, unless every row took effect.
 const ALL_TOOK: &str = "\nselect ledger.all_took($1::int, array(select n from took))";
 
-/// Kind of companion: the SQL statement with which a module writes its rows that commit together with a posting.
+/// Kind of companion: rows of a module that commit together with a posting, and the SQL statement that writes them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CompanionKind {
     /// Name in logs and metrics.
@@ -53,7 +54,8 @@ pub struct Companion {
 }
 
 impl Companion {
-    /// Serializes `row`, a struct or a map; the posting is refused with `refusal` if the row does not take effect.
+    /// Creates a companion from `row`, a struct or a map. If the row does not take effect, the posting is refused with
+    /// the error text `refusal`.
     pub fn new(
         kind: &'static CompanionKind,
         row: &impl Serialize,

@@ -38,7 +38,7 @@ pub(super) struct TransferAttributes<'a> {
 }
 
 impl BatchEncoder {
-    /// Starts the encoding of the batch that follows `prev_seq`.
+    /// Starts the encoding of a batch. `prev_seq` is the last seq before the batch.
     pub(super) fn new(book: i32, prev_seq: i64) -> Self {
         let mut encoder = Self { hasher: Sha256::new(), buffer: Vec::with_capacity(2 * FLUSH_LEN) };
         encoder.buffer.push(VERSION);

@@ -89,7 +89,7 @@ pub(super) fn record_sealed_batch(metrics: &Metrics, transfers: usize, book: i32
     }
 }
 
-/// Registers the metric series that alerts divide by, so that they exist before the first event is counted.
+/// Registers metric series with the value 0 at the start, so that alerts and dashboards do not miss the first event.
 pub(super) fn preregister(metrics: &Metrics) {
     for kind in [TransferKind::Deposit, TransferKind::Withdrawal, TransferKind::Transfer] {
         for outcome in ["committed", "rejected", "error"] {

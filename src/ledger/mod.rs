@@ -1,8 +1,9 @@
 //! The ledger: an append-only record of all transfers, written in batches (group commit), with accounts, amounts and
 //! the rules that transfers must obey.
 //!
-//! No row is ever updated. Each transfer stores the balances of both its accounts after it, so the last transfer of an
-//! account contains the account's current balance, and each earlier transfer contains the balance at its time.
+//! Rows are never updated. Each transfer stores the balances that both of its accounts have after the transfer. The
+//! last transfer of an account therefore contains the current balance, and the earlier transfers contain the past
+//! balances.
 //!
 //! Start reading at [`transfer`] (input and output types) and [`decide`] (the rules); then [`writer`], which combines
 //! the postings of many callers into batches. A posting is a set of transfers that are written atomically. Each batch
@@ -84,10 +85,10 @@ pub struct LedgerOptions {
     pub pool: PgPool,
     pub settings: Settings,
     pub rules: Rules,
-    /// SQL statements with which postings write rows of other modules in the transaction that writes their transfers.
+    /// SQL statements that write rows of other modules in the same transaction as the transfers of a posting.
     pub companions: Vec<&'static CompanionKind>,
     /// Role of this process in the election of the leader, which writes the postings of all processes; `None` if this
-    /// process takes no part and writes its own postings.
+    /// process does not take part in the election and writes its own postings.
     pub candidacy: Option<Candidacy>,
     pub failpoints: Failpoints,
     pub metrics: Arc<Metrics>,
@@ -122,13 +123,13 @@ impl Ledger {
         Ok(Self { queues, books, leader, admission, pool: options.pool, metrics })
     }
 
-    /// Number of books.
+    /// Number of books (independently ordered parts of the ledger).
     pub fn books(&self) -> i32 {
         self.books
     }
 
-    /// Returns the id of the account with this number. Accounts with consecutive numbers belong to different books,
-    /// which spreads the accounts evenly over the books.
+    /// Converts the sequential number of an account to its id. The id encodes the account's book; consecutive numbers
+    /// get different books, so the accounts are spread evenly over the books.
     pub fn spread(&self, number: i64) -> AccountId {
         AccountId(book::id_of(number, self.books))
     }
@@ -164,8 +165,8 @@ impl Ledger {
         posted.map(|posted| Posted { replayed: posted.replayed && has_key, ..posted })
     }
 
-    /// Returns the queue of postings for the leader; `None` if this process itself has to write a posting with this
-    /// many legs.
+    /// Returns the queue of postings that are sent to the leader; `None` if this process itself must write a posting
+    /// with this number of legs.
     fn leader_queue(&self, legs: usize) -> Option<&mpsc::Sender<QueuedPosting>> {
         self.leader.as_ref()?.queue_for(legs)
     }
@@ -187,7 +188,7 @@ impl Ledger {
         Ok(reply)
     }
 
-    /// Queues a posting for this process's own writer, even if another process leads.
+    /// Queues a posting for this process's own writer, even if another process is the leader.
     fn enqueue_own(&self, posting: Posting) -> Result<oneshot::Receiver<PostReply>, PostError> {
         self.require_known_books(&posting)?;
         let (item, reply) = self.admission.admit(posting, Span::none())?;
@@ -249,7 +250,7 @@ impl Ledger {
             .set(self.queues.oldest_age().as_secs_f64());
     }
 
-    /// Rebuilds the reply to the first request with an idempotency key from the stored transfers. Returns
+    /// Rebuilds, from the stored transfers, the reply to the first request with an idempotency key. Returns
     /// [`PostError::Unavailable`] if the transfers are missing, and [`PostError::Archived`] if they are archived.
     async fn replay(
         &self,

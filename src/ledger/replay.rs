@@ -1,4 +1,5 @@
-//! Balances that a repeated reply to an idempotency key contains, but that are not in the stored rows of its posting.
+//! Completes the repeated reply to an idempotency key with the balances that the stored rows of its posting do not
+//! contain.
 
 use std::collections::HashMap;
 

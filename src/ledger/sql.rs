@@ -13,8 +13,8 @@ use crate::error::Result;
 pub(super) const POST: &str = "select ledger.post(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
 
-/// Notifies the tasks that follow the ledger of new transfers, after batches that were sent without a notification. A
-/// lost notification is harmless, because these tasks also poll.
+/// Wakes the tasks that read new transfers from the ledger, after batches that were sent without a notification. A lost
+/// notification is harmless, because these tasks also poll.
 pub(super) const NOTIFY: &str = "select pg_notify('book', ($1::int)::text)";
 
 /// Begins an explicit transaction, for a batch that also writes rows of other modules or that is written under the
@@ -53,8 +53,8 @@ pub(super) const BOOKS: &str = "select count(*)::int from ledger.book";
 /// Finds the postings of these idempotency keys. The keys of all books are stored with the first book, so that each key
 /// takes effect only once across all books.
 ///
-/// The planner must not merge the inner query (`offset 0`): while the table is small, it would prefer to read all
-/// postings of the book, and it keeps that plan when the table grows.
+/// `offset 0` keeps the planner from merging the inner query into the outer query. Otherwise the planner would choose
+/// to read all postings of the book while the table is small, and would keep this slow plan when the table grows.
 pub(super) const KEYS: &str = "
     select p.key_hash, p.content_hash, p.first_seq, p.last_seq
     from unnest($1::uuid[]) wanted (key_hash)
@@ -65,9 +65,9 @@ pub(super) const KEYS: &str = "
         offset 0
     ) p";
 
-/// Reads the currency, balances and state of accounts, on which the rules decide. Each account takes two index probes
-/// for the balance, two for the held money, and one for the state. The planner must not merge the query of `account`
-/// either.
+/// Reads the data of accounts that the rules need: currency, balance, held balance and state. Each account takes two
+/// index probes for the balance, two for the held balance, and one for the state. `offset 0` has the same purpose as in
+/// [`KEYS`].
 pub(super) const ACCOUNTS: &str = "
     select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
         coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
@@ -117,7 +117,7 @@ pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
 /// Tries to become the leader of a book: takes its leader lock, unless another session holds it. The session keeps the
-/// lock until it ends. The first number identifies the leader locks among all advisory locks.
+/// lock until it ends. The constant number distinguishes the leader locks from all other advisory locks.
 pub(super) const TRY_TO_LEAD: &str = "select pg_try_advisory_lock(1819042162, $1)";
 
 /// Stores the address and key of a book's leader, so that other processes can send their postings to it.
@@ -208,7 +208,7 @@ pub(super) async fn find_posted(
     Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows, held: Vec::new() }))
 }
 
-/// Copy of a leg in a book other than its home, which is the book that holds every leg of the posting.
+/// Copy of a leg in a book other than the home book of its posting. The home book contains every leg of the posting.
 pub(super) struct LegCopy {
     pub home: i64,
     pub book: i32,

@@ -15,8 +15,8 @@ pub(super) fn posting_span(posting: &Posting) -> Span {
     info_span!("ledger.post", ledger.legs = posting.legs.len())
 }
 
-/// Opens the span of a batch, which covers the time from the decision to the commit. The span is disabled if none of
-/// the postings is traced.
+/// Opens the span of a batch, which begins after the decisions on its postings and ends with the commit. The span is
+/// disabled if none of the postings is traced.
 pub(super) fn batch_span<'a>(
     rows: usize,
     first_seq: i64,

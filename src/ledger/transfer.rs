@@ -14,7 +14,7 @@ use crate::idempotency_key::HashedKey;
 /// legs is stored as a `smallint`.
 pub const POSTING_LEGS_MAX: usize = 20_000;
 
-/// Longest metadata of a leg, in bytes: a row should fit into a page of the database.
+/// Longest metadata of a leg, in bytes. With this limit, a row fits into a page of the database.
 pub const METADATA_LEN_MAX: usize = 4096;
 
 /// Kind of a transfer. `open`, `close`, `freeze` and `unfreeze` change the state of an account; the others move money.
@@ -70,7 +70,7 @@ impl TransferKind {
         self as i16
     }
 
-    /// The kind with this number; `None` for a kind of a newer version of the program.
+    /// The kind with this number; `None` if only a newer version of the program knows the kind.
     pub fn from_code(code: i16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
@@ -143,7 +143,7 @@ pub enum Action {
         account: AccountId,
         currency: Currency,
     },
-    /// Closes an account for good; it and its hold account must be empty.
+    /// Closes an account for good. The account and its hold account must be empty.
     Close {
         account: AccountId,
     },
@@ -181,7 +181,7 @@ impl From<Action> for Leg {
     }
 }
 
-/// Legs (movements and state changes) that are written atomically.
+/// A set of legs (movements of money and changes of state) that is written atomically.
 #[derive(Debug, Clone, Default)]
 pub struct Posting {
     pub key: Option<HashedKey>,

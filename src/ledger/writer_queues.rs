@@ -1,4 +1,4 @@
-//! The writers of this process: one for each book, and one for the postings to several books.
+//! The writers of this process: one for each book, and one for the postings that touch several books.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(super) struct WriterQueues {
     books: Arc<[mpsc::Sender<QueuedPosting>]>,
     /// The admission of each writer, which tracks the age of the writer's oldest posting.
     admissions: Arc<[Admission]>,
-    /// The queue of postings to several books; `None` if there is one book.
+    /// The queue of postings that touch several books; `None` if there is only one book.
     cross_book: Option<mpsc::Sender<QueuedPosting>>,
 }
 

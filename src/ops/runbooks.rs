@@ -1,7 +1,7 @@
 //! The routes `/runbooks`: the runbooks that alerts link to, as HTML for browsers and as Markdown for other clients.
 //!
-//! The internal listener serves the runbooks, because it responds even if the database is down. Of the paths of the
-//! internal listener, nginx makes only `/runbooks` available to operators.
+//! The internal listener serves the runbooks, because it responds even if the database is down. Through nginx,
+//! operators can reach `/runbooks`, but no other path of the internal listener.
 
 use std::fmt::Write;
 

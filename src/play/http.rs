@@ -77,7 +77,7 @@ impl MoveMoneyBody<'_> {
     }
 }
 
-/// Parses the id of a player: a string, or a whole number, because older clients send numbers.
+/// Parses the id of a player: a string or, from older clients, a whole number.
 fn player_id(raw: &str) -> Result<PlayerId, String> {
     let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
     let text = if is_number { raw.to_owned() } else { string(raw)? };
@@ -202,8 +202,8 @@ struct PlayerBalanceBody {
 
 /// Get a player's balance
 ///
-/// If access is open, the balances of guests are public. A registered user's balance is visible to the user and to
-/// callers with the scope `wallet:read`.
+/// If the server has open access (`--access=open`), the balances of guests are public. The balance of a registered user
+/// is visible to this user and to callers with the scope `wallet:read`.
 #[utoipa::path(
     get, path = "/api/wallet/balance/{user_id}", tag = "play",
     params(("user_id" = String, Path, description = "Id of the player", example = "2"), PlayerBalanceQuery),

@@ -24,7 +24,7 @@ const CHECKED_MAX: usize = 256;
 /// with the same position after a restart.
 pub(super) struct CheckedPositions {
     known: Mutex<VecDeque<(BookPosition, Instant)>>,
-    /// Semaphore with a permit for each position that may be checked in the database at the same time.
+    /// Limits how many positions are checked in the database at the same time.
     reads: Semaphore,
 }
 

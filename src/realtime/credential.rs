@@ -1,7 +1,8 @@
 //! Credentials on which connections depend: a connection loses its rights when its credential is revoked.
 //!
 //! A connection first registers with the hub, which notifies it of later revocations. Then the credential is checked
-//! again, unless a revocation between its first check and the registration is impossible. So no revocation is missed.
+//! again, because it may have been revoked before the registration. The second check is skipped if the hub has read no
+//! revocation since the first check: the hub then notifies the connection of every revocation after that check.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use super::outbox::Outbox;
 use crate::auth::{CREDENTIAL_CACHED_FOR, Caller, PresentedCredential, Principal};
 use crate::error::Result;
 
-/// Topic of the event table by which processes announce revoked credentials. Clients cannot subscribe to it.
+/// Topic of the event table on which processes announce revoked credentials. Clients cannot subscribe to it.
 pub(super) const REVOCATIONS: &str = "internal:revoked";
 
 /// A credential on which a connection depends, in the form in which revocations name it.
@@ -63,8 +64,8 @@ impl Realtime {
 }
 
 impl Hub {
-    /// Registers a connection with the credential on which it depends, so that the hub notifies it of later
-    /// revocations. A revocation of which it is not notified was committed before the returned time.
+    /// Registers a connection and its credential, so that the hub notifies the connection if the credential is revoked.
+    /// Returns a time: every revocation that the connection may have missed was committed before this time.
     pub(super) async fn watch_credential(
         &self,
         credential: Credential,

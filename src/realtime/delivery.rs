@@ -72,7 +72,7 @@ impl Delivery {
         Self { position, source, message, data, event, new_message }
     }
 
-    /// Whether a subscriber that has received everything up to `position` has not received this delivery yet.
+    /// Whether this delivery is new to a subscriber that has received everything up to `position`.
     pub(super) fn is_after(&self, position: &BookPosition) -> bool {
         match self.source {
             DeliverySource::Book(seq) => seq > position.seq(book_of(seq)),

@@ -61,7 +61,7 @@ pub async fn publish_all(db: &mut PgConnection, events: &[NewEvent<'_>]) -> Resu
     Ok(tail::append_events(db, &events.collect::<Vec<_>>()).await?)
 }
 
-/// Converts an event to a message. Returns `None` if the body is not JSON, which the database does not allow.
+/// Converts an event to a message. Returns `None` if the body is not JSON, which the database prevents.
 pub fn message_of(event: &BookEvent) -> Option<Message> {
     let topic = Cow::Owned(event.topic.clone());
     let at = event.at;
@@ -74,8 +74,8 @@ pub fn message_of(event: &BookEvent) -> Option<Message> {
     Some(Message { topic, kind, data, text: None, player: None, audience, at })
 }
 
-/// Derives the type of an event that was stored without a type from its topic: `leaderboard.changed` for the topics
-/// `leaderboard:weekly` and `leaderboard-changes`.
+/// Returns the type of an event that was stored without a type. It is derived from the topic: for example,
+/// `leaderboard.changed` for the topics `leaderboard:weekly` and `leaderboard-changes`.
 fn default_kind(topic: &str) -> Cow<'static, str> {
     let name = topic.split([':', '-']).next().unwrap_or(topic);
     Cow::Owned(format!("{name}.changed"))

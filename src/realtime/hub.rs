@@ -42,7 +42,7 @@ pub(super) struct HubParts {
     tail: Tail,
     pub(super) feeds: Vec<Arc<dyn Feed>>,
     index: Mutex<Index>,
-    /// Number of callers that wait for the hub to start, because of a subscription or a credential.
+    /// Number of tasks that wait for the hub to start, because they begin a subscription or register a credential.
     starting: AtomicUsize,
     /// Wakes the hub's task when the hub is needed for the first time, and when it is no longer needed.
     changed: Notify,
@@ -59,7 +59,7 @@ pub(super) struct Index {
     /// Position up to which the hub has delivered everything; `None` while the hub is not following the ledger.
     position: Option<BookPosition>,
     pub(super) topics: HashMap<Arc<str>, TopicState>,
-    /// The names of the topics in `topics`, as the set that the feeds need.
+    /// Names of all topics in `topics`, as a set that is passed to the feeds.
     wanted: Wanted,
     /// Connections, by the credential on which they depend.
     pub(super) credentials: HashMap<Credential, Vec<Arc<Outbox>>>,
@@ -68,7 +68,7 @@ pub(super) struct Index {
     pub(super) revoked_at: Option<Instant>,
 }
 
-/// Guard of a caller that waits for the hub to start. The hub does not stop while the guard exists.
+/// Guard of a task that waits for the hub to start. The hub does not stop while the guard exists.
 struct Starting<'a>(&'a HubParts);
 
 impl<'a> Starting<'a> {
@@ -152,7 +152,7 @@ impl Hub {
                 Err(error) => {
                     tracing::warn!(
                         error.message = %error,
-                        "the realtime hub could not read the ledger; retrying in {RETRY_DELAY:?}"
+                        "could not begin to read new events for connected clients; retrying in {RETRY_DELAY:?}"
                     );
                     tokio::time::sleep(RETRY_DELAY).await;
                 }

@@ -17,7 +17,8 @@ pub enum Audience {
     Everyone,
     /// The user whose balance the message shows, and callers with `wallet:read`.
     Owner(UserId),
-    /// The callers that [`Self::Owner`] excludes. They get another message without the balance.
+    /// All callers except those of [`Self::Owner`]. They get this message, without the balance, instead of the owner's
+    /// message.
     Others(UserId),
     /// Callers with `wallet:read`.
     Privileged,

@@ -14,7 +14,7 @@ use super::position::BookPosition;
 /// Memory that a queued frame takes in addition to its text.
 const ENTRY_BYTES: usize = size_of::<Outgoing>();
 
-/// Capacity of an empty queue, in frames, above which its memory is released.
+/// Largest capacity, in frames, that an empty queue keeps. The memory of a larger queue is released.
 const KEPT_ENTRIES_MAX: usize = 4;
 
 /// Number of a subscription, unique within its connection.
@@ -128,7 +128,7 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Waits until the outbox is woken. Cancel-safe.
+    /// Waits until the session has something to do, such as new frames to send. Cancel-safe.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }

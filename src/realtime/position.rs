@@ -14,7 +14,7 @@ use crate::ledger::tail::Position;
 const EPOCH_LEN: usize = 16;
 const BATCH_LEN: usize = 12;
 
-/// Maximum number of parts of the text form.
+/// Maximum number of parts, separated by dots, in the text form.
 const PARTS_MAX: usize = 4 + 2 * BOOKS_MAX as usize;
 
 /// A position in both sources of events, the ledger and the event table.
@@ -24,7 +24,7 @@ pub struct BookPosition {
     pub epoch: [u8; EPOCH_LEN],
     /// Position in each book of the ledger, in the order of the books.
     pub books: SmallVec<[SealedPosition; 1]>,
-    /// Position in the event table of the newest event that is included.
+    /// Position of the newest included event in the event table.
     pub event: Position,
 }
 
@@ -75,7 +75,7 @@ impl BookPosition {
         self
     }
 
-    /// Returns this position with the later of both positions in one book.
+    /// Returns this position, but takes the position in one book from `other` if it is later there.
     #[must_use]
     pub fn join_book(mut self, other: &Self, book: i32) -> Self {
         let index = index_of(book);
@@ -92,7 +92,7 @@ impl BookPosition {
         self.books.get(index_of(book)).map_or(first_seal(book), |position| position.seq)
     }
 
-    /// Returns this position after a transfer with the number `seq` in the given batch.
+    /// Returns this position advanced to the transfer with the sequence number `seq`, which the given batch contains.
     #[must_use]
     pub fn after_transfer(mut self, seq: i64, batch: &str) -> Self {
         if let Some(position) = self.books.get_mut(index_of(book_of(seq))) {
@@ -102,8 +102,8 @@ impl BookPosition {
         self
     }
 
-    /// Returns this position with a position in each of the first `count` books. A book without a position gets the
-    /// position before its first transfer.
+    /// Returns this position for exactly the first `count` books. Books that are missing get the position before their
+    /// first transfer.
     #[must_use]
     pub fn with_books(mut self, count: i32) -> Self {
         self.books.truncate(usize::try_from(count).unwrap_or_default());

@@ -16,7 +16,7 @@ use crate::ledger::account::AccountId;
 use crate::ledger::book::{FIRST_BOOK, book_of_account};
 use crate::ledger::tail::{SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
-/// Maximum number of transfers of a book, and of events, that are read from the database at once.
+/// Maximum number of transfers of a book that are read from the database at once. The same limit applies to events.
 const PAGE_MAX: i64 = 250;
 
 /// Result of a replay.
@@ -172,7 +172,8 @@ impl Hub {
     }
 
     /// Converts a page of rows of a book to deliveries, and adds them to `deliveries`. `reached` is the position before
-    /// the page. Returns the position after the page; if the page is not full, this is `until` in the book of the page.
+    /// the page. Returns the position after the page. If the page is not full, no more transfers follow
+    /// up to `until`, so the position in the book is that of `until`.
     async fn deliveries_of(
         &self,
         topic: &Topic,
@@ -205,7 +206,7 @@ fn is_full<T>(items: &[T], max: i64) -> bool {
 }
 
 /// Returns the maximum number of events of a page, which is lower for large events. The outbox of a slow client takes
-/// only a few large events at a time, and the rest of the page must be read again.
+/// only a few large events at a time, and the rest of the page would have to be read again.
 fn events_max(state: &TopicState) -> i64 {
     let fitting = state.events_in_memory().and_then(|count| i64::try_from(count).ok());
     fitting.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX)

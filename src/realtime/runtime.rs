@@ -1,12 +1,12 @@
 //! A separate asynchronous runtime for WebSocket connections. Even if thousands of connections have work at once, HTTP
-//! requests do not queue behind this work, because the operating system divides the cores between both runtimes.
+//! requests do not queue behind this work, because the operating system divides the cores between the two runtimes.
 
 use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// The runtime, which is never stopped: database connections that were opened on it can be in use longer than the
-/// server that opened them.
+/// The runtime. It is never stopped, because database connections that were opened on it can outlive the server that
+/// opened them.
 static SOCKETS: OnceLock<Runtime> = OnceLock::new();
 
 /// Returns the runtime of the WebSocket connections and of the hub that sends them events.

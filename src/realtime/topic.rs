@@ -84,8 +84,8 @@ impl TopicState {
         &self.since
     }
 
-    /// Returns how many events of average size fit into the memory of a topic, or `None` if there are no recent events
-    /// to measure.
+    /// Returns how many events a topic can keep in memory, if they are as large as its recent events on average.
+    /// Returns `None` if there are no recent events.
     pub(super) fn events_in_memory(&self) -> Option<usize> {
         let average = self.recent_bytes.checked_div(self.recent.len())?;
         RECENT_BYTES_MAX.checked_div(average)
@@ -101,7 +101,7 @@ impl TopicState {
     }
 
     /// Pushes an event to every live subscriber. A subscriber whose outbox is full falls behind. All live subscribers
-    /// have received everything up to `from`.
+    /// must have received everything up to `from`.
     pub(super) fn push(&mut self, delivery: &Arc<Delivery>, from: &BookPosition) {
         let Self { live, behind, .. } = self;
         live.retain_mut(|subscriber| match subscriber.push(delivery, true) {

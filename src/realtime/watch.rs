@@ -45,7 +45,7 @@ pub struct Watcher {
     /// The credential with which the client has opened the stream; the watch ends if the credential is revoked.
     pub presented: Option<PresentedCredential>,
     pub address: Option<IpAddr>,
-    /// Token that is cancelled when the client's connection is about to close.
+    /// Token that is canceled when the client's connection is about to close.
     pub closing: CancellationToken,
 }
 

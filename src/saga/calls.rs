@@ -1,5 +1,5 @@
-//! Calls that the steps of a saga make to other systems. The engine does not rely on the response to a call. To learn
-//! the outcome, it asks the other system about the reference of the call.
+//! Calls that the steps of a saga make to other systems. The engine does not rely on the response to a call. Each call
+//! has a reference, by which the engine asks the other system for the outcome.
 
 use std::future::Future;
 
@@ -18,11 +18,12 @@ pub(super) enum Answer {
     Refused(String),
     /// The outcome is not known yet; another attempt may find it.
     Later(String),
-    /// The outcome is unknown, and no attempt is left.
+    /// The last attempt, or an attempt to cancel the call, did not reveal the outcome.
     Unknown(String),
 }
 
-/// Facts about an attempt at a call, which decide what the attempt does.
+/// Facts about an attempt at a call. They decide whether the attempt sends the call, asks for its outcome, or cancels
+/// it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     pub number: i32,

@@ -1,7 +1,7 @@
 //! Definitions of sagas: the steps of each kind of saga, by version.
 
-/// The steps of a kind of saga, in one version. A saga finishes under the version that it began with, so changed steps
-/// need a new version.
+/// The steps of a kind of saga, in one version. A saga keeps the version with which it began, so changed steps need a
+/// new version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Definition {
     pub kind: &'static str,

@@ -46,7 +46,7 @@ pub struct Call<'a> {
     pub trace: Option<Uuid>,
 }
 
-/// Outcome of a call, as the other system reports it when the engine asks about the reference of the call.
+/// Outcome of a call, as the other system reports it when the engine asks for it.
 #[derive(Debug)]
 pub enum CallOutcome {
     /// The call took effect exactly once, with this result.
@@ -70,7 +70,7 @@ pub enum Booked {
     Overtaken,
 }
 
-/// A finished saga, with the facts for the notification of its owner.
+/// A saga that has ended, with the data for the notification of its owner.
 #[derive(Debug)]
 pub struct Ended<'a> {
     pub saga: SagaId,
@@ -91,7 +91,7 @@ pub trait SagaHandler: Send + Sync + 'static {
     /// Returns every definition under which a saga may still be running, including old versions.
     fn definitions() -> &'static [Definition];
 
-    /// Sends the call to the other system. The response does not decide the outcome; `find` does.
+    /// Sends the call to the other system. The engine learns the outcome from `find`, not from the response.
     fn submit(&self, call: &Call<'_>) -> impl Future<Output = Result<()>> + Send;
 
     /// Asks the other system for the outcome of the call with this reference. After an error, the outcome is still

@@ -15,10 +15,10 @@
 //! | [`calls`] | calls to other systems; the engine finds the outcome of a call by its reference |
 //! | [`operator`] | commands of operators: approve, retry, skip, abort and resolve |
 //!
-//! The state of a saga, the record of its step and the next step commit in the same transaction as the transfers of the
-//! step. A worker claims a saga with a lease, and each of its writes names the fencing token of the claim, so a worker
-//! that lost its lease changes nothing. The claim records that the worker may call another system, before the worker
-//! does so. If the worker then dies, the next worker asks that system for the outcome before it calls again.
+//! A single transaction writes the transfers of a step, the result of the step, and the new state of the saga. A worker
+//! claims a saga with a lease and a fencing token. Each write names the token, so a worker that has lost its lease
+//! changes nothing. Before a worker calls another system, the database records that the call may have been made. If the
+//! worker then dies, the next worker asks the other system for the outcome before it calls again.
 
 mod calls;
 mod claim;
@@ -63,8 +63,8 @@ pub struct SagaSettings {
     pub unknown_interval: Duration,
     /// Longest time that a call to another system may take.
     pub call_timeout: Duration,
-    /// Time for which a worker holds a claimed saga. A later step under the same claim may start when only three
-    /// quarters of this time are left, so its calls must end within three quarters of this time.
+    /// Time for which a worker holds a claimed saga. When a worker begins the next step under the same claim, a quarter
+    /// of this time may have passed, so the calls of a step must end within three quarters of this time.
     pub lease: Duration,
     /// Whether the owner is notified when a saga has ended.
     pub notifies: bool,
@@ -87,8 +87,8 @@ pub struct SagasParts<H> {
     settings: SagaSettings,
     metrics: Arc<Metrics>,
     ids: Combiner<(), SagaId>,
-    /// Wakes the worker after an attempt was delayed, so that the worker learns the new due time. No database event
-    /// announces the delay.
+    /// Wakes the worker when an attempt was postponed, so that the worker learns the new due time. No database event
+    /// announces this time.
     put_off: Notify,
 }
 

@@ -13,7 +13,7 @@ use crate::ids::SagaId;
 pub enum SagaCommand {
     /// Lets a saga that waits for approval begin.
     Approve,
-    /// Tries the current step or undo again, now.
+    /// Tries the current step, or its undo, again immediately.
     Retry,
     /// Skips the undo on which a saga is stuck, because the operator has undone the step by hand.
     Skip,

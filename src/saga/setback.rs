@@ -61,7 +61,7 @@ impl<H: SagaHandler> Sagas<H> {
             saga = claim.id.0,
             saga.step = change.step_name,
             reason,
-            "a step of a saga was given up; undoing the steps that are done"
+            "a step of a saga was given up; undoing the steps that took effect"
         );
         self.change(claim, &change).await
     }

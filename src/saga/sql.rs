@@ -150,7 +150,7 @@ pub(super) async fn end_notification(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Gives a claim back without advancing the saga, which is due again after `seconds`.
+/// Releases a claimed saga without advancing it. The saga is due again after `seconds`.
 pub(super) async fn release(
     db: &mut PgConnection,
     saga: SagaId,
@@ -170,7 +170,7 @@ pub(super) async fn release(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Number and age of the open sagas of a kind that are in the same state.
+/// Number of open sagas with the same kind and state, and the age of the oldest.
 pub(super) struct OpenSagas {
     pub kind: String,
     pub state: String,
@@ -191,7 +191,7 @@ pub(super) async fn open(db: &mut PgConnection) -> Result<Vec<OpenSagas>> {
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Facts about a saga that an operator's command depends on, locked until the transaction ends.
+/// Facts about a saga that decide which commands it accepts. The saga stays locked until the transaction ends.
 pub(super) struct LockedSaga {
     pub state: String,
     pub step: i16,
@@ -220,7 +220,7 @@ pub(super) struct OperatorChange<'a> {
     pub undoing: bool,
     /// New reason; `None` keeps the reason for which the saga is being undone.
     pub reason: Option<&'a str>,
-    /// Whether the deadline is set to now; otherwise the saga gets as much time again as when it began.
+    /// Whether the deadline is set to now. Otherwise, the saga gets as much time as when it began.
     pub ends: bool,
     pub step: i16,
     /// New state of the current step, if that state changes.

@@ -18,7 +18,7 @@ use crate::ledger::companion::Companion;
 /// Error text of a posting that the ledger refused because another worker has claimed the saga meanwhile.
 const OVERTAKEN: &str = "another worker has claimed the saga";
 
-/// Result of a step: the next step of the same claim, or the end of the work on the claim.
+/// Result of a step: the worker continues with the next step, or has nothing more to do under this claim.
 pub(super) enum Next {
     Step(Box<Claim>),
     /// The worker has nothing more to do under this claim.
@@ -177,7 +177,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Returns the outcome of the current call: the decision of an operator, or else the report of the other system.
+    /// Returns the outcome of the current call, as an operator has set it, or else as the other system reports it.
     async fn answer(&self, claim: &Claim) -> Result<Answer> {
         match claim.resolution.as_deref() {
             Some("done") => return Ok(Answer::Done(RawValue::NULL.to_owned())),
@@ -217,7 +217,7 @@ impl<H: SagaHandler> Sagas<H> {
         sql::move_on(&mut db, change).await
     }
 
-    /// Adds the notification of the owner to a change that ends the saga, if notifications are enabled.
+    /// Schedules the notification of the owner in a change that ends the saga, if notifications are enabled.
     fn end(&self, change: &mut Move<'_>) {
         if self.settings.notifies {
             (change.seconds, change.notification) = (Some(0.0), Some("due"));

@@ -20,7 +20,7 @@ pub enum SagaState {
     /// decide.
     Stuck,
     Completed,
-    /// The saga failed, and every effect of it was undone.
+    /// The saga failed, and all its effects were undone.
     Failed,
 }
 
@@ -47,7 +47,7 @@ impl SagaState {
         }
     }
 
-    /// Whether the saga has ended. After the end, only the notification of its owner can follow.
+    /// Whether the saga has ended. Only the notification of its owner can still follow.
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Completed | Self::Failed)
     }

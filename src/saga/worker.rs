@@ -18,11 +18,12 @@ use crate::ledger::tail::Tail;
 use crate::tasks::Tasks;
 use crate::telemetry::{TraceContext, gauge_value, in_trace_if_sampled};
 
-/// Maximum number of sagas that a process runs at once. Sagas mostly wait for other systems and for commits.
+/// Maximum number of sagas that a process runs at once. The number can be high, because sagas mostly wait for other
+/// systems and for commits.
 const CONCURRENCY: usize = 256;
 
-/// Longest pause between two searches for due sagas. No event announces a saga whose worker has died, so the worker
-/// must look for it regularly.
+/// Longest pause between two searches for due sagas. No event announces a saga whose worker has died, so only a search
+/// finds it.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Pause after a claim, so that the next claim takes many sagas at once.
@@ -128,7 +129,10 @@ impl<H: SagaHandler> Sagas<H> {
         loop {
             // If counting fails, the next round sets the gauges.
             if let Err(error) = self.sample_once(H::definitions()).await {
-                tracing::debug!(error.message = %error, "counting sagas for the metrics failed");
+                tracing::debug!(
+                    error.message = %error,
+                    "could not count the open sagas for the metrics; the next round will count them"
+                );
             }
             if stopping.run_until_cancelled(tokio::time::sleep(SAMPLE_INTERVAL)).await.is_none() {
                 return;

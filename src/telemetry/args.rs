@@ -44,8 +44,8 @@ pub struct TelemetryArgs {
     /// Number of spans per second above which a smaller share of traces is exported.
     #[arg(long, env = "REVWALLET_TRACE_SPANS_MAX", global = true, default_value_t = 5_000, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
     pub trace_spans_max: u32,
-    /// Maximum size in bytes of each of the two export buffers, for log lines and for spans, that fill while their
-    /// receiver is unavailable; a full buffer drops its oldest entries.
+    /// Maximum size in bytes of each export buffer, for log lines and for spans; a full buffer drops its oldest
+    /// entries.
     #[arg(long, env = "REVWALLET_EXPORT_BUFFER_BYTES", global = true, default_value_t = 16 * 1024 * 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1_000..=1_000_000_000_000))]
     pub export_buffer_bytes: usize,
 }
@@ -100,8 +100,8 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Filter that silences dependencies whose log events are mostly noise, such as an error for every lost connection or
-/// every notice of a migration. The filter that the operator sets is appended to this filter and overrides it.
+/// Filter that silences dependencies whose log events are mostly noise, such as an error for every lost connection. The
+/// log filter that the operator sets takes precedence.
 const SILENCED: &str =
     "graphile_worker=off,h2=error,sqlx_core::pool::inner=off,sqlx::postgres::notice=warn";
 

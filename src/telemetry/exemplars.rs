@@ -16,7 +16,7 @@ const EXEMPLARS_MAX: usize = 5_000;
 /// The only histogram with exemplars. The service level objectives of the API are computed from it.
 const HISTOGRAM: &str = "http_server_request_duration_seconds";
 
-/// A request that is linked to a bucket.
+/// A request to which a histogram bucket links: its trace, its duration and its time.
 struct Exemplar {
     trace_id: String,
     value: f64,

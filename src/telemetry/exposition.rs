@@ -1,4 +1,5 @@
-//! Renders the response to `/metrics`, and samples the values that are read only when `/metrics` is requested.
+//! Renders the response to `/metrics`, and reads the values that are sampled for each response, such as the number of
+//! tasks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,8 +8,8 @@ use tokio::runtime::Handle;
 
 use super::metrics::Metrics;
 
-/// Interval at which [`Exposition::upkeep`] must be called, which adds recorded values to the buckets of histograms.
-/// Until the call, each recorded value takes memory.
+/// Interval at which [`Exposition::upkeep`] must be called. Recorded values take memory until the call adds them to the
+/// buckets of their histograms.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Text format of the response to `/metrics`.
@@ -60,7 +61,7 @@ struct WorkerTime {
 }
 
 impl Exposition {
-    /// Creates a renderer of the metrics of the process, which also samples `runtimes`.
+    /// Creates a renderer of the metrics of the process, including the metrics of `runtimes`.
     pub fn new(
         metrics: Arc<Metrics>,
         runtimes: impl IntoIterator<Item = (&'static str, Handle)>,

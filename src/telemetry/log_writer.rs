@@ -17,7 +17,7 @@ const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Size of the buffer, in bytes, at which its lines are written without waiting any longer.
 const WRITE_BYTES_TYPICAL: usize = 512 * 1024;
 
-/// Handle to a log. Writing to it does not block, and it is cheap to clone.
+/// Handle through which the process writes its log. Writing does not block. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct LogWriter(Arc<Shared>);
 

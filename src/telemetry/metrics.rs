@@ -1,8 +1,8 @@
 //! Declarations of all metrics of the program.
 //!
 //! The doc comment of each metric is its help text. The name of its field is the full name of the metric, including the
-//! unit and `_total`. Labels take their values from closed sets. Each [`Metrics`] has its own recorder, so tests in the
-//! same process do not share metrics.
+//! unit and `_total`. Each label has a fixed set of possible values. Each [`Metrics`] has its own recorder, so tests in
+//! the same process do not share metrics.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ macro_rules! metrics {
         /// Handles to all metrics.
         pub struct Metrics {
             recorder: Arc<PrometheusRecorder>,
-            /// Links from the buckets of the histogram of request durations to the traces of requests.
+            /// Links from the buckets of the request duration histogram to the traces of single requests.
             pub exemplars: Exemplars,
             $($(#[doc = $help])+ pub $name: metrics!(@type $kind $({$($label),+})?),)+
         }
@@ -38,7 +38,8 @@ macro_rules! metrics {
                 Self::with_recording(true)
             }
 
-            /// Creates the metrics. If `is_enabled` is false, they record nothing, to measure the cost of recording.
+            /// Creates the metrics. If `is_enabled` is false, they record nothing, so that the cost of
+            /// recording can be measured.
             pub(super) fn with_recording(is_enabled: bool) -> Arc<Self> {
                 let builder = PrometheusBuilder::new();
                 $($(let builder = set_buckets(builder, stringify!($name), $buckets);)?)+
@@ -127,8 +128,8 @@ metrics! {
     /// Time from the commit of an event until it is handed to a client's connection. It is recorded for each event on a
     /// gRPC stream, but only for the oldest event of each batch on a WebSocket.
     histogram wallet_ws_fanout_lag_seconds in LATENCY;
-    /// WebSocket connections that the server closed, and credentials of WebSocket connections and gRPC streams that
-    /// were revoked or expired, by reason.
+    /// WebSocket connections that the server closed, by reason. The reason revoked counts revoked and expired
+    /// credentials of WebSocket connections and gRPC streams.
     counter wallet_ws_dropped_total {reason};
     /// WebSocket connections and gRPC streams that were refused, by reason.
     counter wallet_ws_refused_total {reason};
@@ -144,13 +145,13 @@ metrics! {
     counter wallet_idempotency_total {outcome};
     /// Time from queueing a posting to its durable commit.
     histogram wallet_ledger_commit_duration_seconds in FINE_LATENCY;
-    /// Time that a batch spent in each stage: queue (its oldest posting), validate, write (including the durable
-    /// commit), ack.
+    /// Time that a batch spent in each stage: queue (wait of its oldest posting), validate, write (including the
+    /// durable commit), and ack (responses to the callers).
     histogram wallet_ledger_stage_duration_seconds {stage} in FINE_LATENCY;
     /// Number of transfers in each commit of the ledger.
     histogram wallet_ledger_batch_size in COUNTS;
     /// Batches of postings, by outcome: sealed (committed), stale (another batch was committed first), key taken (an
-    /// idempotency key was used before), companion (another module refused its row in the same transaction),
+    /// idempotency key was used before), companion (another module refused its part of the transaction),
     /// unavailable (the database cannot write now), or faulty (a bug).
     counter wallet_ledger_batches_total {outcome};
     /// Batches that two processes tried to append to the ledger at the same time, by outcome for this process: won or
@@ -167,8 +168,8 @@ metrics! {
     /// Last sequence number of the ledger that this process has seen.
     gauge wallet_ledger_head_seq;
     /// 1 for the role that this process has, 0 for the other roles: a leader writes the postings of all processes to
-    /// the ledger, a follower sends its postings to the leader, and a process that is alone writes its own postings,
-    /// although there may be a leader.
+    /// the ledger, a follower sends its postings to the leader, and a process whose role is alone writes its own
+    /// postings, even if another process is the leader.
     gauge wallet_ledger_role {role};
     /// Times that this process became the leader, which writes the postings of all processes to the ledger.
     counter wallet_ledger_leader_changes_total;
@@ -231,7 +232,7 @@ metrics! {
     histogram wallet_webhook_duration_seconds in LATENCY;
     /// Scores that were submitted to leaderboards, by outcome.
     counter wallet_leaderboard_submissions_total {outcome};
-    /// Number of scores that were written to a leaderboard in the same transaction.
+    /// Number of scores that a transaction writes to a leaderboard.
     histogram wallet_leaderboard_batch_size in COUNTS;
     /// Time of a read of a leaderboard, by operation: page, rank, or around.
     histogram wallet_leaderboard_read_duration_seconds {operation} in FINE_LATENCY;
@@ -241,7 +242,8 @@ metrics! {
     gauge wallet_leaderboards;
     /// Leaderboard seasons that ended.
     counter wallet_leaderboard_seasons_ended_total;
-    /// Time since the most overdue leaderboard season should have ended, or 0; sampled every 15 s.
+    /// Time since the most overdue leaderboard season should have ended, or 0 if no season is overdue; sampled every
+    /// 15 s.
     gauge wallet_leaderboard_season_overdue_seconds;
     /// Leaderboard prizes that were settled, by outcome: paid or unpaid.
     counter wallet_leaderboard_prizes_total {outcome};
@@ -387,7 +389,7 @@ fn set_buckets(builder: PrometheusBuilder, name: &str, bounds: &[f64]) -> Promet
         .expect("the bounds are constants and not empty")
 }
 
-/// Returns the help text of a doc comment without the space at its start.
+/// Returns the text of a doc comment without the space at its start, as the help text of a metric.
 fn help(doc: &'static str) -> metrics::SharedString {
     doc.trim().into()
 }

@@ -1,8 +1,8 @@
 //! Logs, metrics and traces of the program.
 //!
 //! The server logs to standard output. Every other command prints its result to standard output, and logs to standard
-//! error. Each log line is an event. If the URL of Loki is set, lines are also pushed there. The internal listener
-//! serves the metrics. Traces are exported only if a collector is set, and cost nothing otherwise.
+//! error. Each log line reports an event. If the URL of Loki is set, log lines are also sent to Loki. The internal
+//! listener serves the metrics. Traces are exported only if a collector is set, and cost nothing otherwise.
 
 mod args;
 mod buckets;

@@ -1,5 +1,5 @@
-//! Sampling of traces. While the rate of spans is below a limit, all traces are exported. Above it, only a share of the
-//! traces is exported, so that their spans stay within the limit.
+//! Sampling of traces. The operator sets the share of traces to export and a limit on spans per second. While the spans
+//! exceed the limit, a smaller share is exported.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

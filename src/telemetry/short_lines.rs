@@ -14,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// Formats log events as short lines.
 pub(super) struct ShortLines;
 
-/// Formats the fields of a span that short log lines show: the caller and the trace id.
+/// Formats the span fields that short log lines show: the caller and the trace id.
 pub(super) struct ShortFields;
 
 /// Event fields that short lines omit, because they are only for programs that read the log.

@@ -1,5 +1,4 @@
-//! W3C trace context: the trace and the parent span that a request belongs to, and the decision which traces are
-//! sampled.
+//! W3C trace context: the trace and the parent span of a request. Also decides whether a trace is sampled.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +13,9 @@ static SAMPLE_THRESHOLD: AtomicU64 = AtomicU64::new(0);
 /// UUID.
 const RANDOM_BITS: u32 = 56;
 
-/// Bytes that mark a trace id that this program or nginx has generated: a UUID of version 8, with these bytes before
-/// its random end. A background task that finds such a trace id in the database knows that the root span of the trace
-/// exists.
+/// Bytes that mark the id of a trace that began in this program or in nginx: a UUID of version 8, with these bytes
+/// before its random end. The mark tells a background task that knows only the trace id that it can compute the id of
+/// the root span.
 const MARK: [u8; 2] = [0x8e, 0xe1];
 const MARK_POSITION: usize = 6;
 
@@ -55,9 +54,9 @@ impl TraceContext {
         }
     }
 
-    /// Returns the context of background work that a request caused, such as a webhook delivery. The ledger stores the
-    /// trace id of the request with its transfers. If the client generated the trace id, the span id of the request is
-    /// unknown here, so the work has no parent span.
+    /// Returns the context of background work that a request caused, such as a webhook delivery. `trace_id` is the
+    /// trace of the request. If the client began that trace, the span of the request is unknown, so the work has no
+    /// parent span.
     pub fn caused_by(trace_id: Uuid) -> Self {
         let trace_id = trace_id.into_bytes();
         let parent_span_id = has_root_here(&trace_id).then(|| root_span_id(&trace_id));
@@ -111,7 +110,7 @@ impl<const N: usize> fmt::Display for Hex<N> {
 }
 
 /// Parses `00-<32 hex>-<16 hex>-<2 hex>` into trace id, parent span id and sampled flag. Later versions of the standard
-/// may append more parts.
+/// may append fields.
 fn parse_traceparent(header: &str) -> Option<([u8; 16], [u8; 8], bool)> {
     let mut parts = header.trim().split('-');
     let version = parts.next()?;
@@ -170,8 +169,8 @@ fn has_root_here(trace_id: &[u8; 16]) -> bool {
     trace_id[MARK_POSITION..].starts_with(&MARK)
 }
 
-/// Returns the id of the root span of a trace that began in this program or in nginx. It is derived from the trace id,
-/// so background work can name the root span as its parent without having stored the span id.
+/// Returns the id of the root span of a trace that began in this program or in nginx. The id is derived from the trace
+/// id, so background work that knows only the trace id can name the root span as its parent.
 fn root_span_id(trace_id: &[u8; 16]) -> [u8; 8] {
     *trace_id.first_chunk().expect("8 is less than 16")
 }

@@ -20,8 +20,8 @@ use crate::auth::client_network;
 use crate::db::Database;
 use crate::error::{Error, Result};
 
-/// Time after which all counted attempts have expired, if their number is [`AttemptLimit::free`]. Attempts expire one
-/// by one, at a constant rate.
+/// Time after which a client that has used up its free attempts ([`AttemptLimit::free`]) has all of them again. Counted
+/// attempts expire one by one, at a constant rate.
 pub const EXPIRY: Duration = Duration::from_hours(1);
 
 /// Wait before the first attempt that is not free. The wait doubles before each further attempt.
@@ -49,7 +49,7 @@ pub struct AttemptLimit {
     pub on_success: OnSuccess,
 }
 
-/// Whether the attempt that follows a counted attempt has to wait.
+/// Whether the client has to wait before its next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
     Free,

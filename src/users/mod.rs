@@ -42,7 +42,7 @@ pub use self::role::UserRole;
 pub(crate) use self::sql::end_all_sessions;
 use self::token::Tokens;
 
-/// Time between two rounds of upkeep, which deletes expired sessions and counts the signed-in users.
+/// Interval at which expired sessions are deleted and the signed-in users are counted.
 const UPKEEP_INTERVAL: Duration = Duration::from_mins(10);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -53,7 +53,7 @@ pub struct UsersArgs {
     /// Secret that signs tokens: at least 32 random characters [default: keys in the database].
     #[arg(long, env = "REVWALLET_JWT_SECRET", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret: Option<Secret>,
-    /// Previous secret, whose tokens stay valid.
+    /// Previous value of the secret; the tokens that it signed stay valid.
     #[arg(long, env = "REVWALLET_JWT_SECRET_BEFORE", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret_before: Option<Secret>,
     /// Lifetime of a session.
@@ -168,7 +168,8 @@ impl Users {
         })))
     }
 
-    /// Deletes expired sessions and attempts, and counts the signed-in users, until shutdown.
+    /// Deletes expired sessions and expired counts of attempts, and updates the metric of signed-in users, at regular
+    /// intervals until shutdown.
     pub async fn run_upkeep(self, stopping: CancellationToken) -> anyhow::Result<()> {
         let mut clock = tokio::time::interval(UPKEEP_INTERVAL);
         while stopping.run_until_cancelled(clock.tick()).await.is_some() {
@@ -183,7 +184,7 @@ impl Users {
         Ok(())
     }
 
-    /// Runs one round of upkeep.
+    /// Deletes expired sessions and expired counts of attempts, and updates the metric of signed-in users.
     async fn upkeep(&self) -> Result<()> {
         let mut db = self.0.db.acquire("users.prune").await?;
         sql::prune(&mut db, throttle::EXPIRY).await?;

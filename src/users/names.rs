@@ -1,5 +1,4 @@
-//! Names of users: normalization, so that texts that look the same are equal, and reserved names, which users may not
-//! choose.
+//! Names of users. Normalization makes names that look the same equal. Users cannot choose reserved names.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -37,8 +36,8 @@ const RESERVED: &[&str] = &[
     "webmaster",
 ];
 
-/// Normalizes a text for storage and comparison: NFKC, without surrounding spaces. Returns an error if the text
-/// contains control, invisible or bidirectional characters, or begins with a combining mark.
+/// Normalizes a text for storage and comparison: applies the Unicode form NFKC, and removes surrounding spaces. Returns
+/// an error if the text contains control, invisible or bidirectional characters, or begins with a combining mark.
 pub(super) fn normalized(text: &str) -> Result<String, String> {
     let text: String = text.nfkc().collect();
     let text = text.trim();
@@ -51,8 +50,8 @@ pub(super) fn normalized(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Normalizes an e-mail address. The database ignores the case of ASCII letters in every locale; other letters become
-/// lower case here.
+/// Normalizes an e-mail address, and converts non-ASCII letters to lower case. ASCII letters keep their case, because
+/// the database ignores it in every locale.
 pub(super) fn normalized_email(text: &str) -> Result<String, String> {
     let lower = |c: char| if c.is_ascii() { vec![c] } else { c.to_lowercase().collect() };
     Ok(normalized(text)?.chars().flat_map(lower).collect())

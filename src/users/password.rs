@@ -18,8 +18,8 @@ use crate::telemetry::Metrics;
 /// Computes and verifies password hashes.
 pub(super) struct Hasher {
     argon2: Argon2<'static>,
-    /// Hash of a random password. It is verified if the user is unknown, so that the response takes as long as for a
-    /// known user.
+    /// Hash of a random password. If the user is unknown, the password is checked against this hash, so that the
+    /// response takes as long as for a known user.
     dummy_hash: String,
     /// Permits to compute a hash. Their number limits how many hashes are computed at the same time.
     permits: Arc<Semaphore>,

@@ -9,7 +9,8 @@ const LENGTH_MAX: usize = 128;
 /// Words that common passwords are made of, in lower case and sorted.
 const WORDS: &str = include_str!("common_passwords.txt");
 
-/// Maximum number of words and sequences in a password that counts as common. Digits and symbols are ignored.
+/// Maximum number of words and sequences in a common password; a password with more of them counts as uncommon. Digits
+/// and symbols are ignored.
 const PARTS_MAX: usize = 2;
 
 /// Minimum length of a password that is a number or a date, in characters.
@@ -41,7 +42,7 @@ const ROWS: &[&str] = &[
     "75315982465432112332112345678900987654321",
 ];
 
-/// Passwords that are accepted.
+/// Rule that decides which passwords are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum PasswordPolicy {
     /// Any password of 8 to 128 characters.
@@ -61,11 +62,11 @@ pub(super) fn refuse(password: &str, names: &[&str], policy: PasswordPolicy) -> 
         return Ok(());
     }
     if is_common(password) {
-        return Err("is one of those that are tried first; take several words".to_owned());
+        return Err("is among the first that an attacker tries; use several words".to_owned());
     }
     let plain = password.to_lowercase();
     if names.iter().any(|name| name.len() >= 3 && bare(&plain) == bare(&name.to_lowercase())) {
-        return Err("must not be the name of its owner".to_owned());
+        return Err("must not be the user's name".to_owned());
     }
     Ok(())
 }

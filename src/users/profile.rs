@@ -128,7 +128,7 @@ impl Profile {
 }
 
 impl ProfileChanges {
-    /// Returns the profile after these changes.
+    /// Returns the profile `before` with these changes applied.
     fn applied_to(&self, before: Profile) -> Profile {
         let Self { username, email, first_name, last_name, age, .. } = self.clone();
         Profile {
@@ -141,7 +141,7 @@ impl ProfileChanges {
     }
 }
 
-/// Returns an error if the policy refuses the password, such as a common password or a name of the user.
+/// Returns an error if the policy refuses the password, for example because it is common or is the user's own name.
 pub(super) fn require_strong_password(
     profile: &Profile,
     password: &Secret,
@@ -154,7 +154,7 @@ pub(super) fn require_strong_password(
     })
 }
 
-/// Names of a profile that other users already have.
+/// Whether other users already have the user name or the e-mail address of a profile.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TakenNames {
     pub(super) username: bool,

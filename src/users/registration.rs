@@ -21,8 +21,8 @@ pub struct Registered {
 }
 
 impl Users {
-    /// Creates a user. The password may be absent only if access is open; such a user cannot sign in and is treated as
-    /// a guest.
+    /// Creates a user. The password may be absent only if access is open. A user without a password cannot sign in and
+    /// is treated as a guest.
     pub async fn register(
         &self,
         profile: &Profile,
@@ -73,8 +73,8 @@ impl Users {
         Ok(Registered { id, replayed: false })
     }
 
-    /// Returns the user that an earlier request with this idempotency key has created, or an error if that request had
-    /// another profile or password.
+    /// Returns the user that an earlier request with this idempotency key has created. Returns an error if the earlier
+    /// request had a different profile or password.
     async fn find_replay(
         &self,
         key: Option<HashedKey>,

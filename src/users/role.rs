@@ -11,7 +11,8 @@ pub enum UserRole {
     User,
     /// An administrator, with every permission.
     Admin,
-    /// The operator itself, which owns the hot wallets and cannot sign in.
+    /// The user that represents the operator of the server. It owns the hot wallets of the exchange, and cannot sign
+    /// in.
     #[value(skip)]
     House,
 }

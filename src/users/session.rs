@@ -1,4 +1,4 @@
-//! Sessions: sign in, sign out, and the user behind a token.
+//! Sessions: signing in, signing out, and finding the user that a token belongs to.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::ids::UserId;
 use crate::secret::{Secret, digest};
 use crate::throttle::{self, NextAttempt};
 
-/// Timeout of a session lookup. Concurrent requests may be waiting for the same lookup.
+/// Timeout of a session lookup. Without a timeout, a stuck lookup would block all requests that share it.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Users {
@@ -61,8 +61,8 @@ impl Users {
         tokens.sign(user, jti, until).await.map(Secret::from)
     }
 
-    /// Replaces the hash of a verified password by a stronger hash. Returns the stored hash, which a concurrent login
-    /// may have replaced first.
+    /// Replaces the stored hash of a verified password with a stronger hash, and returns the new hash. If a concurrent
+    /// request has replaced the hash first, returns the hash that the concurrent request stored.
     async fn replace_hash(
         &self,
         user: UserId,

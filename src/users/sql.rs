@@ -54,7 +54,7 @@ pub(super) async fn password_hash(db: &mut PgConnection, id: UserId) -> Result<O
     Ok(hash.fetch_optional(db).await?.flatten())
 }
 
-/// Returns which names of a profile belong to users other than `except`.
+/// Returns whether users other than `except` already have the user name or the e-mail address of a profile.
 pub(super) async fn find_taken(
     db: &mut PgConnection,
     profile: &Profile,
@@ -165,7 +165,8 @@ pub(super) async fn update(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Sets the role of a user that has a password. Returns the id of the user, or `None` if there is no such user.
+/// Sets the role of a user that has a password. `login` is a user name or an e-mail address. Returns the id of the
+/// user, or `None` if no user with a password has this login.
 pub(super) async fn set_role(
     db: &mut PgConnection,
     login: &str,

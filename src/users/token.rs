@@ -1,4 +1,5 @@
-//! Tokens: JSON Web Tokens that name a session, signed with a key that is identified by its `kid`.
+//! Tokens of users, which are JSON Web Tokens. Each token names a session, and the key id (`kid`) in its header tells
+//! which key signed the token.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -127,8 +128,8 @@ impl Tokens {
             .map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// Returns the claims of a token, if its signature is valid and it has not expired. The caller must check the
-    /// session.
+    /// Returns the claims of a token, if the signature is valid and the token has not expired. The caller must check
+    /// that the session still exists.
     pub(super) async fn read(&self, token: &Secret) -> Result<Result<Claims, CredentialFault>> {
         let text = token.reveal();
         let Some(header) = Some(text)

@@ -24,8 +24,8 @@ pub enum Visibility {
 }
 
 impl Caller {
-    /// Whether the caller may use a wallet of this user without a scope: either the user is the caller, or the wallet
-    /// belongs to no user and access is open.
+    /// Whether the caller needs no scope to use a wallet that belongs to `user`: either the caller is this user, or the
+    /// wallet belongs to no user (`None`) and access is open.
     fn owns(&self, user: Option<UserId>) -> bool {
         match user {
             None => self.policy().access == Access::Open,

@@ -19,7 +19,7 @@ pub struct HistoryQuery {
     pub from: Option<OffsetDateTime>,
     /// End of the history, exclusive.
     pub to: Option<OffsetDateTime>,
-    /// Sequence number of the last entry of the previous page. The next page contains only older entries.
+    /// Sequence number of the last entry of the previous page. The requested page contains only older entries.
     pub before_seq: Option<i64>,
     pub limit: i64,
 }
@@ -43,7 +43,7 @@ impl Wallets {
         Ok((record, read::history(&mut db, id.into(), range).await?))
     }
 
-    /// Returns the statement of a wallet between two moments. Its entries are read later, page by page.
+    /// Returns the statement of a wallet for the time between two moments. Its entries are read later, page by page.
     pub async fn statement(
         &self,
         caller: &Caller,
@@ -74,8 +74,8 @@ pub struct Statement {
     pub record: Arc<WalletRecord>,
     pub opening: WalletBalance,
     pub closing: WalletBalance,
-    /// End of the statement, if the caller gave an end. It is earlier than the given end if transfers from before that
-    /// end may still be committed.
+    /// End of the statement, if the caller gave an end. The statement ends earlier than requested if the ledger may
+    /// still commit transfers that are dated before the requested end.
     pub until: Option<OffsetDateTime>,
     range: HistoryRange,
     wallets: Wallets,
@@ -106,8 +106,8 @@ impl Statement {
     }
 }
 
-/// Returns the range of sequence numbers in the wallet's book between two moments: the first number in the range, and
-/// the first number after it.
+/// Returns the range of sequence numbers that belong to the time between two moments, in the wallet's part (book) of
+/// the ledger: the first number in the range, and the first number after the range.
 async fn seqs_between(
     db: &mut PgConnection,
     id: WalletId,

@@ -134,7 +134,7 @@ pub struct WalletsParts {
     /// Cached main wallets. The key is the hash of the player id and the currency.
     main_wallets: Cache<Uuid, MainWallet>,
     default_currency: Currency,
-    /// URL of Grafana for links to traces, or its path on the host that serves the wallet page.
+    /// Address of Grafana for links to traces: a URL, or a path on the host that serves the wallet page.
     grafana_url: Option<String>,
     metrics: Arc<Metrics>,
     locks: StripedLock,
@@ -157,8 +157,8 @@ pub struct RequestMeta<'a> {
 }
 
 impl RequestMeta<'_> {
-    /// Creates a posting with the request's idempotency key. `content` is the parsed request, so that a repeated
-    /// request may write `"100.00"` instead of `100`.
+    /// Creates a posting with the request's idempotency key. `content` is the parsed request instead of its text, so
+    /// that a repeated request may write `"100.00"` instead of `100`.
     fn posting(&self, operation: &str, content: &[&str], legs: Vec<Leg>) -> Posting {
         let key = self.key.hashed(self.caller.name(), operation, content);
         Posting { key, legs, companions: Vec::new(), trace_id: Some(self.trace) }
@@ -207,13 +207,14 @@ impl Wallets {
         &self.currencies
     }
 
-    /// Returns the URL of Grafana, or its path on the host that serves the wallet page; `None` if it is not set.
+    /// Returns the address of Grafana: a URL, or a path on the host that serves the wallet page; `None` if no Grafana
+    /// is configured.
     pub fn grafana_url(&self) -> Option<&str> {
         self.grafana_url.as_deref()
     }
 
-    /// Reserves and returns the id of a new wallet. Consecutive ids belong to different books of the ledger, so that
-    /// the wallets are spread evenly over the books.
+    /// Reserves and returns the id of a new wallet. Consecutive ids belong to different parts (books) of the ledger, so
+    /// that the wallets are spread evenly over the books.
     async fn next_id(&self) -> Result<WalletId> {
         let number = sql::next_number(&mut *self.db.acquire("wallet.next_id").await?).await?;
         Ok(WalletId(self.ledger.spread(number).0))
@@ -286,5 +287,5 @@ fn parse_amount(text: &str, currency: Currency) -> Result<Minor> {
 }
 
 fn nothing_posted() -> Error {
-    Error::Internal(anyhow::anyhow!("a posting came back without the rows it was made of"))
+    Error::Internal(anyhow::anyhow!("the ledger returned a posting without its rows"))
 }

@@ -33,8 +33,8 @@ pub struct WalletBalance {
 pub struct AsOf {
     /// Sequence number of the last transfer that the balance includes.
     pub seq: i64,
-    /// Moment of the balance. It is earlier than the requested moment if transfers from before the requested moment may
-    /// still be committed.
+    /// Moment of the balance. It is earlier than the requested moment if the ledger may still commit transfers that are
+    /// dated before the requested moment.
     pub at: OffsetDateTime,
 }
 
@@ -98,11 +98,11 @@ impl Wallets {
         self.find_detail(id).await
     }
 
-    /// Returns the latest moment up to which the history of a wallet is final: no transfer from before that moment can
-    /// still be committed.
+    /// Returns the latest moment up to which the history of a wallet is final: the ledger can no longer commit
+    /// transfers that are dated before the returned moment.
     ///
-    /// A caller must call this before it takes the snapshot for the response, because a snapshot that was taken before
-    /// may lack transfers from before the returned moment.
+    /// The caller must take its snapshot of the database after this call, because an older snapshot may lack transfers
+    /// that are dated before the returned moment.
     pub(super) async fn settled_until(&self, id: WalletId) -> Result<OffsetDateTime> {
         read::settled_until(&mut *self.db.acquire("wallet.settled").await?, id.into()).await
     }
@@ -159,8 +159,8 @@ impl Wallets {
     }
 }
 
-/// Returns the current balance of a wallet. Also notes at which position in the ledger it was read, because the
-/// response carries this position.
+/// Returns the current balance of a wallet. Also records the position in the ledger at which the balance was read, so
+/// that the response can name the position.
 async fn current_balance(
     db: &mut PgConnection,
     id: WalletId,

@@ -91,7 +91,7 @@ pub struct WalletFilter<'a> {
     pub owner: Option<&'a str>,
     pub currency: Option<&'a str>,
     pub include_closed: bool,
-    /// Only wallets with an id above this id are returned.
+    /// Id of the last wallet of the previous page. The requested page contains only wallets with a higher id.
     pub after: i64,
     pub limit: i64,
 }
@@ -269,7 +269,7 @@ pub(super) async fn list_of_owner(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns the user whose wallets are visible, and whether wallets of no user are visible.
+/// Returns the user whose wallets are visible, and whether wallets that belong to no user are visible.
 fn own_and_unowned(visibility: Visibility) -> (Option<i64>, bool) {
     match visibility {
         Visibility::All | Visibility::Unowned => (None, true),

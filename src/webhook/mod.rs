@@ -120,8 +120,8 @@ impl Webhook {
     }
 }
 
-/// Returns the name of the caller, which may use only its own webhooks; `None` for an admin, which may see and delete
-/// every webhook.
+/// Returns the only owner whose webhooks the caller may use: the caller itself. Returns `None` for an admin, which may
+/// see and delete the webhooks of every owner.
 fn required_owner(caller: &Caller) -> Option<&str> {
     (!caller.has_scope(Scope::Admin)).then(|| caller.name())
 }

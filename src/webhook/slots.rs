@@ -3,7 +3,7 @@
 //!
 //! | the last attempt at the webhook | its owner has at most | all owners together |
 //! |---|---|---|
-//! | ended quickly | a slot for each of its queues ([`lanes`]) | all jobs |
+//! | ended quickly | a slot for each of its queues ([`lanes`]) | a slot for every job |
 //! | was slow or timed out, or there was none | [`UNPROVEN_OF_OWNER_MAX`] | [`UNPROVEN_MAX`] |
 //!
 //! If many slots are taken ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]), each owner gets only one slot, so that the

@@ -45,7 +45,7 @@ impl Subscription {
         self.from_seqs.get(index_of(book_of(seq))).is_none_or(|from| *from < seq)
     }
 
-    /// Whether the webhook subscribes to events of this name.
+    /// Whether the webhook subscribes to events with this name.
     pub(super) fn wants(&self, event: &str) -> bool {
         self.events.iter().any(|name| name == "*" || name == event)
     }

@@ -39,7 +39,7 @@ pub(crate) struct BenchArgs {
     /// Folder with the configuration of nginx and its `start` script.
     #[arg(long, default_value = "nginx")]
     pub nginx_dir: PathBuf,
-    /// Serve recorded responses from a bare axum handler. The benchmark starts itself with this option.
+    /// Run the bare axum server instead of the benchmark. The benchmark starts itself with this option.
     #[arg(long, hide = true)]
     pub serve_bare: bool,
 }

@@ -1,5 +1,5 @@
-//! A bare axum server in a process of its own: the limit that HTTP itself sets. It parses each deposit, responds with a
-//! recorded response of the server under test, and does nothing else.
+//! A bare axum server in a separate process, which shows the cost of HTTP alone. It parses each deposit, responds with
+//! a recorded response of the server under test, and does nothing else.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -16,13 +16,13 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-/// Headers that every HTTP server writes by itself.
+/// Headers that the bare server writes by itself, so they are not taken from the recorded response.
 const OWN_HEADERS: [&str; 2] = ["content-length", "date"];
 
 /// A response of the server under test to a deposit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordedResponse {
-    /// Names in lower case, and values.
+    /// Names of the headers in lower case, and their values.
     pub headers: Vec<(String, String)>,
     pub body: String,
 }

@@ -1,7 +1,7 @@
 //! `revwallet-bench` measures throughput and latency on this machine, with Postgres called directly as the baseline.
 //!
-//! The servers, a private Postgres with durable commits, and the load generator share one machine.
-//! Machines differ, and their speed drifts, so ratios matter more than rates, and compared alternatives take turns.
+//! The servers, a private Postgres with durable commits, and the load generator share one machine. Machines differ, and
+//! their speed varies over time. So ratios matter more than rates, and compared alternatives are measured alternately.
 //! Servers under test are child processes that run the `revwallet` binary; [`scenario`] lists what is measured.
 //!
 //! After each scenario, the benchmark verifies the whole ledger, and compares it with the deposits that the server

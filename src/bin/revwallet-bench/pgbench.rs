@@ -51,7 +51,7 @@ impl PgbenchBaseline {
         })
     }
 
-    /// Runs `pgbench`, whose clients deposit into random accounts among the first `accounts` accounts.
+    /// Runs `pgbench`. Its clients deposit into random accounts, chosen from the first `accounts` accounts.
     pub(crate) async fn run(
         &self,
         clients: usize,

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// `USER_HZ`, the clock ticks per second of `/proc/PID/stat`: 100 on every platform that Linux supports today.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Monitors server processes and the Postgres server whose data directory is in the given folder.
+/// Monitors the CPU time and the memory of server processes, and the CPU time of the Postgres server whose data is in
+/// `postgres_dir`.
 #[derive(Debug, Clone)]
 pub(crate) struct ResourceMonitor {
     processes: Vec<u32>,
@@ -36,7 +37,7 @@ impl ResourceMonitor {
         Self { processes: processes.to_vec(), postgres_dir: postgres_dir.to_owned() }
     }
 
-    /// Returns the output of a load, and the resources that were used while the load ran.
+    /// Runs a load. Returns its output, and the resources that were used meanwhile.
     pub(crate) async fn measure<T>(
         &self,
         load: impl Future<Output = anyhow::Result<T>>,
@@ -60,7 +61,7 @@ impl ResourceMonitor {
         }
     }
 
-    /// Returns the processes whose working directory is in the data directory: the server processes of Postgres.
+    /// Returns the ids of the Postgres processes, which are the processes whose working directory is in `postgres_dir`.
     fn postgres_processes(&self) -> Vec<u32> {
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

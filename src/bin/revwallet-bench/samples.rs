@@ -12,7 +12,8 @@ use crate::resource_usage::ResourceUsage;
 /// Rate and latencies of one load.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadResult {
-    /// Transfers per second; for requests that transfer nothing, requests per second.
+    /// Number of transfers per second. For requests that transfer no money, such as reads: number of requests per
+    /// second.
     pub rate: f64,
     pub latencies: LatencyHistogram,
 }
@@ -24,7 +25,8 @@ pub(crate) struct LoadSample {
     pub usage: ResourceUsage,
 }
 
-/// Samples of two alternatives that took turns, so that drift of the machine's speed affects both alike.
+/// Samples of two alternatives that were measured alternately, so that changes of the machine's speed affect both
+/// alike.
 #[derive(Debug, Default)]
 pub(crate) struct PairedSamples {
     baseline: Vec<LoadSample>,
@@ -38,8 +40,8 @@ impl LoadResult {
         Self { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies }
     }
 
-    /// Waits for the tasks of a load and merges the latencies that they recorded. Each latency counts as `operations`
-    /// operations in the rate.
+    /// Waits for the tasks of a load and merges the latencies that they recorded. Each latency stands for `operations`
+    /// operations, all of which count in the rate.
     pub(crate) async fn join(
         tasks: JoinSet<anyhow::Result<LatencyHistogram>>,
         began: Instant,
@@ -75,7 +77,7 @@ impl PairedSamples {
         self.candidate.push(candidate);
     }
 
-    /// Returns the median, over all rounds, of the candidate's value divided by the baseline's value in the same round.
+    /// Divides the candidate's value by the baseline's value in each round, and returns the median of these ratios.
     pub(crate) fn median_ratio(&self, value: impl Fn(&LoadSample) -> f64) -> f64 {
         let turns = self.baseline.iter().zip(&self.candidate);
         median(turns.map(|(baseline, candidate)| value(candidate) / value(baseline)).collect())

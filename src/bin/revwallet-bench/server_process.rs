@@ -13,11 +13,11 @@ use crate::book::BenchBook;
 /// Size of the buffer for the server's log, so large that few reads are needed.
 const LOG_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Number of bytes at the start of a log line in which the benchmark looks for the level.
+/// Number of bytes at the start of a log line that the benchmark searches for the log level.
 const LEVEL_WITHIN_BYTES: usize = 64;
 const LEVEL_INFO: &[u8] = br#""level":"INFO""#;
 
-/// Settings of every server, unless a scenario replaces them.
+/// Settings with which every server is started, in addition to the settings of the scenario.
 const SETTINGS: [&str; 4] =
     ["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--log-format=json", "--access=open"];
 
@@ -73,13 +73,14 @@ impl ServerProcess {
         self.child.id().unwrap_or_default()
     }
 
-    /// Kills the server without a shutdown. Everything that the server acknowledged must still be in the ledger.
+    /// Kills the server without a graceful shutdown. Everything that the server acknowledged must still be in the
+    /// ledger.
     pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("cannot kill the server under test")
     }
 }
 
-/// Logs the server's warnings, which may explain a measurement, and discards other lines at little cost.
+/// Logs the server's warnings and errors, which may explain a measurement, and discards all other lines.
 async fn forward_warnings(mut log: BufReader<ChildStdout>) {
     let mut line = Vec::new();
     while let Ok(1..) = log.read_until(b'\n', &mut line).await {

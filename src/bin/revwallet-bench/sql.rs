@@ -3,7 +3,8 @@
 use revwallet::ledger::companion::CompanionKind;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-/// Companion that inserts a row for each posting, in the transaction of the posting, as the purchase of a game does.
+/// Companion (an addition to a posting) that inserts a row in the posting's transaction, as the purchase of a game
+/// does.
 pub(crate) static NOTE_COMPANION: CompanionKind = CompanionKind {
     name: "bench.noted",
     sql: "
@@ -19,7 +20,7 @@ with input as (
 )",
 };
 
-/// Creates a database; `name` is a constant of this program.
+/// Creates a database. `name` is not escaped, so it must be a constant of this program.
 pub(crate) async fn create_database(db: &mut PgConnection, name: &str) -> sqlx::Result<()> {
     db.execute(AssertSqlSafe(format!("create database {name}"))).await?;
     Ok(())
@@ -49,7 +50,7 @@ pub(crate) async fn create_baseline(db: &mut PgConnection, accounts: i32) -> sql
     Ok(())
 }
 
-/// Reserves account ids, from the sequence of the ledger.
+/// Reserves ids for new accounts of the ledger.
 pub(crate) async fn reserve_account_ids(
     db: &mut PgConnection,
     count: i32,
@@ -107,11 +108,11 @@ pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result
     Ok(())
 }
 
-/// Score that every entry has in the leaderboard named `equal`.
+/// Score that all entries of the benchmark's leaderboard `equal` share.
 pub(crate) const EQUAL_SCORE: i64 = 100;
 
-/// Fills an empty leaderboard, whose name is the pattern of its scores. Returns page positions spread over the whole
-/// board.
+/// Fills an empty leaderboard with entries. `pattern` is the name of the leaderboard, and decides which scores its
+/// entries get. Returns positions from which pages can be read, spread over the whole leaderboard.
 pub(crate) async fn fill_board(
     db: &mut PgConnection,
     pattern: &str,

@@ -33,8 +33,8 @@ pub async fn installed() -> anyhow::Result<Vec<Binaries>> {
     Ok(found)
 }
 
-/// Finds the binaries that run the cluster: those in `folder`, or the best binaries on this machine if `folder` is
-/// `None`.
+/// Finds the binaries to run the cluster with: those in `folder`, or the newest suitable binaries on this machine if
+/// `folder` is `None`.
 pub(super) async fn find(
     folder: Option<&Path>,
     cluster_major: Option<u32>,

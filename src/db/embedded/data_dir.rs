@@ -66,7 +66,7 @@ impl DataDir {
         Ok(find_cluster(&data_dir.join(CLUSTER))?.is_some())
     }
 
-    /// Returns sixteen hexadecimal digits that identify this cluster in names for which its path is too long.
+    /// Returns sixteen hexadecimal digits that identify this cluster in names for which the path would be too long.
     pub(super) fn hash(&self) -> String {
         hash(&self.home)
     }
@@ -80,7 +80,7 @@ impl DataDir {
         Log::new(self.path.join("postgres.log"))
     }
 
-    /// Creates a link to the cluster in the data directory, if the cluster is in a folder elsewhere.
+    /// If the cluster is outside the data directory, creates a link to the cluster in the data directory.
     pub(super) fn link(&self) -> anyhow::Result<()> {
         let link = self.path.join(CLUSTER);
         if link == self.cluster || link.is_symlink() {
@@ -133,8 +133,8 @@ fn find_cluster(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Creates a folder for the cluster outside the data directory, because Postgres cannot enter the data directory or its
-/// path is too long.
+/// Creates a folder for the cluster outside the data directory. Needed if Postgres cannot enter the data directory, or
+/// if the path of the data directory is too long.
 fn create_elsewhere(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let base = if geteuid().is_root() {
         PathBuf::from("/var/lib/revwallet")

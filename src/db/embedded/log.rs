@@ -1,5 +1,5 @@
-//! The log file of the private Postgres. A start of Postgres rotates the log if the log has become large. If Postgres
-//! does not start, the error message quotes the log.
+//! The log file of the private Postgres. Each start of Postgres rotates a log that has become large. If Postgres does
+//! not start, the error message quotes the log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -60,7 +60,7 @@ impl Log {
         Ok(file)
     }
 
-    /// Returns the current length of the log, at which the messages of the next Postgres begin.
+    /// Returns the current length of the log, which is where the messages of the next Postgres begin.
     pub(super) fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }

@@ -66,7 +66,7 @@ pub struct EmbeddedArgs {
         global = true
     )]
     pub data_dir: PathBuf,
-    /// Folder that contains `initdb` and `postgres` [default: searched for]
+    /// Folder that contains `initdb` and `postgres` [default: searched for on this machine]
     #[arg(long, env = "REVWALLET_POSTGRES_BIN", value_name = "DIR", global = true)]
     pub postgres_bin: Option<PathBuf>,
 }

@@ -41,8 +41,8 @@ impl PidFile {
 
 /// Returns the pid file of the postmaster (the main process of Postgres) that runs this cluster.
 ///
-/// If no postmaster runs, removes the leftovers of a killed postmaster. With them, a new Postgres would trust a pid
-/// file whose process id now belongs to another process, and would wait forever for sessions that are still busy.
+/// If no postmaster runs, removes the leftovers of a killed postmaster. If they remained, a new Postgres would trust a
+/// pid file whose process id now belongs to another process, and would wait forever for sessions that are still busy.
 pub(super) async fn running_postmaster(
     cluster: &Path,
     cluster_name: &str,

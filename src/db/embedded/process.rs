@@ -36,7 +36,7 @@ pub(super) fn holder_of(pid: i32, cluster: &Path) -> PidHolder {
 }
 
 /// Whether the postmaster with this `pid` has exited. A process that is still exiting has no command line either, so a
-/// missing command line alone does not prove that it has exited.
+/// missing command line alone does not prove the exit.
 pub(super) fn postmaster_has_ended(pid: i32, cluster: &Path) -> bool {
     command_line(pid).map_or_else(
         || is_gone(pid),

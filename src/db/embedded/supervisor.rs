@@ -172,7 +172,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes over the Postgres that still runs, or starts Postgres, and waits until it accepts connections.
+    /// Takes over a Postgres that is still running, or starts a new Postgres, and waits until it accepts connections.
     async fn bring_up(&self, slot: &mut Option<Postmaster>) -> anyhow::Result<String> {
         let started = Instant::now();
         let (mut waiting_since, mut is_logged) = (None, false);

@@ -65,7 +65,7 @@ pub(super) struct StepBody {
     started_at: Option<String>,
     #[schema(required, example = "2026-01-31T12:00:00.223456Z", format = DateTime)]
     ended_at: Option<String>,
-    /// Text of the last failure of the step.
+    /// Error of the last failed attempt at the step.
     #[schema(required)]
     error: Option<String>,
     /// Id of the transfer that moved the money of the step.
@@ -109,7 +109,7 @@ pub(in crate::exchange) struct OrderBody {
     /// Explanation of the state, such as why the order waits or has failed; null if there is none.
     #[schema(required)]
     reason: Option<String>,
-    /// Amount that a buyer pays, fee included, or a seller gets, fee deducted.
+    /// Fiat amount that a buyer pays (fee included) or a seller receives (fee deducted).
     #[schema(value_type = f64, example = 30.00)]
     fiat_amount: JsonDecimal,
     #[schema(value_type = f64, example = 3.0)]

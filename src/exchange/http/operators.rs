@@ -28,7 +28,7 @@ use crate::saga::SagaState;
 use crate::saga::operator::SagaCommand;
 use crate::wallet::http::body::number;
 
-/// Longest reason that an operator may give for a command, in characters.
+/// Maximum length of an operator's reason for a command, in characters.
 const REASON_MAX: usize = 500;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>

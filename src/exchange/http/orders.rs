@@ -50,11 +50,12 @@ struct NewQuoteBody<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = Side)]
     side: RawField<'a>,
-    /// Amount of the fiat currency, paid by a buyer or to a seller; required if `crypto_amount` is missing.
+    /// Fiat amount that a buyer pays (fee included) or a seller receives (fee deducted). Required unless
+    /// `crypto_amount` is given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = 30)]
     fiat_amount: RawField<'a>,
-    /// Amount of the cryptocurrency to buy or sell; required if `fiat_amount` is missing.
+    /// Amount of crypto to buy or sell. Required unless `fiat_amount` is given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = json!(null))]
     crypto_amount: RawField<'a>,
@@ -73,7 +74,7 @@ struct QuoteBody {
     price: JsonDecimal,
     #[schema(value_type = f64, example = 0.00)]
     fee: JsonDecimal,
-    /// Amount that a buyer pays, fee included, or a seller gets, fee deducted.
+    /// Fiat amount that a buyer pays (fee included) or a seller receives (fee deducted).
     #[schema(value_type = f64, example = 30.00)]
     fiat_amount: JsonDecimal,
     #[schema(value_type = f64, example = 3.0)]
@@ -129,16 +130,15 @@ async fn create_quote(
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewExchangeOrder)]
 struct NewOrderBody<'a> {
-    /// Amount of the fiat currency, paid by a buyer or to a seller.
+    /// Fiat amount that a buyer pays (fee included) or a seller receives (fee deducted).
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = 30)]
     fiat_amount: RawField<'a>,
-    /// Amount of the cryptocurrency to buy or sell.
+    /// Amount of crypto to buy or sell.
     #[serde(borrow, default)]
     #[schema(value_type = Option<f64>, example = json!(null))]
     crypto_amount: RawField<'a>,
-    /// Id of a quote, which already contains the amount. If the request gives an amount too, it must equal the amount
-    /// of the quote.
+    /// Id of the quote to use. If the request also gives an amount, it must equal the quoted amount.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = json!(null))]
     quote_id: RawField<'a>,

@@ -25,7 +25,8 @@ use crate::wallet::main_wallet::charge::Charge;
 pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
-/// Maximum number of attempts to place an order that competes with other orders for a quote or a limit.
+/// Maximum number of attempts to place an order. An attempt is repeated if another order with the same quote or limit
+/// has not committed yet.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Error text of a posting that the database refused because the quote has ended or the user has reached a limit.
@@ -55,7 +56,7 @@ pub(super) struct OrderInput {
     pub fiat: Minor,
     pub fee: Minor,
     pub crypto: Minor,
-    /// Fiat amount that the house pays to, or gets from, the external exchange at the price of the order.
+    /// Fiat amount of the trade between the house and the external exchange, at the price of the order.
     pub traded: Minor,
 }
 

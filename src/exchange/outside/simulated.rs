@@ -65,8 +65,8 @@ struct Simulation {
     pair: Pair,
     calls: Combiner<ArrivingCall, ()>,
     questions: Combiner<String, CallOutcome>,
-    /// Number of questions about the outcomes of calls so far. It is part of the seed, so that the same question can
-    /// fail now and succeed later.
+    /// Number of times that a worker has asked for the outcome of a call. The number is part of the seed, so that the
+    /// same question can fail now and succeed later.
     asked: AtomicU64,
 }
 
@@ -208,7 +208,7 @@ impl Simulation {
         Ok(faults.iter().map(answer).collect())
     }
 
-    /// Returns the outcomes of the calls with `references`, which come from questions that arrived at the same time.
+    /// Returns the outcomes of the calls with `references`, for which workers asked at the same time.
     async fn answer(&self, references: &[String]) -> Result<Vec<Result<CallOutcome>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate) / 2.0;
@@ -236,7 +236,7 @@ impl Simulation {
     }
 }
 
-/// Returns the next fault that a test has prepared for each reference, if any, and uses it up.
+/// Removes and returns the next fault that a test has prepared for each reference, if any.
 async fn take_faults(
     db: &mut PgConnection,
     row: &SimulationRow,

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 
-/// Settings of the simulation that an operator has changed; for a `None`, each process uses its own setting.
+/// Settings of the simulation that an operator has changed. Where a field is `None`, each process uses its own setting.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SimulationRow {
     pub price: Option<String>,
@@ -51,7 +51,7 @@ pub(super) async fn simulate(
     Ok(())
 }
 
-/// Returns the next fault that a test has prepared for each reference, if any, and uses it up.
+/// Removes and returns the next fault that a test has prepared for each reference, if any.
 pub(super) async fn take_faults(
     db: &mut PgConnection,
     references: &[&str],
@@ -74,7 +74,7 @@ pub(super) struct CallRow<'a> {
     /// Side of a trade; `None` for a transfer on the chain.
     pub side: Option<&'a str>,
     pub crypto: i64,
-    /// Time until the call takes effect.
+    /// Time until the call takes effect, in seconds.
     pub seconds: f64,
     pub is_refused: bool,
 }

@@ -17,11 +17,11 @@ use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::wallet::RequestMeta;
 
-/// Maximum number of activation keys that a request creates.
+/// Maximum number of activation keys that a request can create.
 pub const KEYS_MAX: i32 = 1_000;
 
-/// Maximum number of attempts to create or redeem keys. An attempt fails if another transaction holds a lock that it
-/// needs.
+/// Maximum number of attempts to create or redeem keys. An attempt fails if another transaction holds a lock that the
+/// attempt needs.
 const ATTEMPTS_MAX: usize = 20;
 
 /// Length of an activation key without its hyphens, in characters. The key has 123 random bits.
@@ -59,7 +59,7 @@ fn normalized(text: &str) -> Option<Secret> {
     is_valid.then(|| Secret::from(key))
 }
 
-/// Writes an activation key in groups of characters, separated by hyphens.
+/// Returns an activation key in groups of characters, separated by hyphens.
 fn grouped(key: &str) -> String {
     let mut text = String::new();
     for (n, c) in key.chars().enumerate() {

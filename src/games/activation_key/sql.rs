@@ -8,10 +8,11 @@ use crate::games::purchase::sql::took_effect;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{ActivationKeyId, GameId, UserId};
 
-/// Error code of the SQL function `make_keys`: fewer copies are left than keys are requested.
+/// Error code with which the SQL function `make_keys` reports that fewer copies of the game are left than keys are
+/// requested.
 const TOO_FEW: &str = "RW003";
 
-/// Error code of the SQL function `make_keys`: the game was deleted meanwhile.
+/// Error code with which the SQL function `make_keys` reports that the game was deleted meanwhile.
 const DELETED: &str = "RW004";
 
 /// Finds the activation keys that an earlier request with this idempotency key created, and the content hash of that

@@ -61,7 +61,7 @@ impl NewGame {
         content
     }
 
-    /// Returns the game as it is right after it was added, when no sale lowers its prices yet.
+    /// Returns the game as it looks right after it was added: no sale lowers its prices yet.
     fn with_id(&self, id: GameId) -> Game {
         let mut further = self.prices.clone();
         further.sort_by_key(|price| price.currency.code().to_owned());
@@ -137,8 +137,8 @@ impl Games {
     }
 }
 
-/// Inserts games and publishes their events, in a transaction that has locked the catalog. Returns `None` if an
-/// idempotency key was used already; the caller must then not commit the transaction.
+/// Inserts games and publishes events about them. The transaction must have locked the catalog before. Returns `None`
+/// if an idempotency key was used already; the caller must then not commit the transaction.
 pub(in crate::games) async fn insert_all(
     db: &mut PgConnection,
     insertions: &[Insertion<'_>],

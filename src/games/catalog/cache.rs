@@ -1,9 +1,9 @@
-//! Cache of lists of games. A cached list is a whole response. It is valid until the revision of the catalog, a number
-//! that grows with each change, differs from the revision at which the list was read.
+//! Cache of lists of games; each cached list is a whole response. The catalog has a revision, a number that grows with
+//! each change. A cached list is valid while the revision is the same as when the list was read.
 //!
-//! A process serves a cached list only if it has read the current revision within [`CHECK_INTERVAL`], so no list is
-//! outdated for longer than that. Any new realtime event, such as `game.updated`, makes the next request read the
-//! revision again, so a change is usually visible within milliseconds.
+//! A process that last read the revision longer than [`CHECK_INTERVAL`] ago reads it again before it serves a cached
+//! list, so no list is outdated for longer. After any new realtime event, such as `game.updated`, the next request also
+//! reads the revision again, so a change is usually visible within milliseconds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ pub struct CachedList {
     pub expires_at: Option<Instant>,
 }
 
-/// The revision of the catalog that this process has read last.
+/// The revision of the catalog, as this process last read it.
 struct KnownRevision {
     revision: i64,
     /// Time just before the revision was read; `None` if it must be read again.

@@ -34,7 +34,7 @@ pub struct GameChanges {
     pub genre: Option<String>,
     pub description: Option<String>,
     pub price: Option<Price>,
-    /// New prices in currencies other than the main currency. They replace all earlier ones.
+    /// Prices in currencies other than the main currency. The new list replaces the old list.
     pub prices: Option<Vec<Price>>,
     pub publisher: Option<PublisherId>,
     pub state: Option<GameState>,
@@ -44,9 +44,9 @@ pub struct GameChanges {
     pub is_plain: bool,
 }
 
-/// Returns an error unless the caller may add, change or delete a game. `is_plain_house` means that the game belongs to
-/// the operator and was never sold, and that the request has no fields other than title, genre, price and description.
-/// With open access, such a request needs no credential.
+/// Returns an error unless the caller may add, change or delete a game. If the server has open access, a request needs
+/// no credential if `is_plain_house` is true: the game belongs to the operator and was never sold, and the request has
+/// no fields other than title, genre, price and description.
 pub(super) fn require_change(
     caller: &Caller,
     user: Option<UserId>,
@@ -161,8 +161,8 @@ impl Games {
         Ok(())
     }
 
-    /// Publishes an event about the new prices of a locked game, if the game is published, and invalidates earlier
-    /// quotes of its price.
+    /// Completes a change of the prices of a game: invalidates earlier quotes and, if the game is published, publishes
+    /// an event. The caller must have locked the game.
     pub(in crate::games) async fn reprice(
         &self,
         db: &mut PgConnection,
@@ -195,7 +195,7 @@ pub(super) struct PublicChange {
 }
 
 impl PublicChange {
-    /// Creates the event; `None` if the game is public neither before nor after the change.
+    /// Creates the event. Returns `None` if the game is public neither before nor after the change.
     pub(super) fn new(
         game: &Game,
         before: Option<GameState>,
@@ -241,8 +241,8 @@ async fn publish_change(
     }
 }
 
-/// Locks the catalog, so that changes run one at a time, and then the game. The game comes second, because purchases
-/// may have to wait for its lock. Returns the facts about the game and its state.
+/// Locks the catalog, so that changes run one at a time, and then the game. The game is locked last, because purchases
+/// may have to wait until the game is unlocked. Returns the facts about the game and its state.
 async fn lock(
     db: &mut PgConnection,
     id: GameId,
@@ -255,7 +255,7 @@ async fn lock(
     Ok((game, state))
 }
 
-/// Locks a game that the caller may manage. Returns the state of the game.
+/// Locks a game and returns its state. Returns an error unless the caller may manage the game.
 pub(in crate::games) async fn lock_managed(
     db: &mut PgConnection,
     id: GameId,

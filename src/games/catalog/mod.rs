@@ -1,4 +1,4 @@
-//! The catalog: games with their prices, and the changes to them.
+//! The catalog: the games of the store and their prices, and how they are added, changed and deleted.
 //!
 //! Lists come from a cache that checks whether the catalog has changed ([`cache`]). A single game is read from the
 //! database.
@@ -117,7 +117,7 @@ pub struct Game {
     pub copies: Option<Copies>,
 }
 
-/// Copies of a game whose number of copies is limited.
+/// Limit on the copies of a game, and the number of copies that are left.
 #[derive(Debug, Clone, Copy)]
 pub struct Copies {
     /// Maximum number of copies that users can own at a time.
@@ -157,7 +157,7 @@ impl Games {
         self.game(id, caller).await.map(drop)
     }
 
-    /// Returns the main currency of a game: the currency of a price in a request that names no currency.
+    /// Returns the main currency of a game, which applies to a price if the request names no currency.
     pub(in crate::games) async fn main_currency(&self, id: GameId) -> Result<Currency> {
         let mut db = self.db.acquire("games.main_currency").await?;
         let row = sql::find(&mut db, id).await?.ok_or(StoreRefusal::GameNotFound)?;

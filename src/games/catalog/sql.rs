@@ -28,7 +28,7 @@ pub(super) struct GameRow {
     pub left: Option<i32>,
 }
 
-/// A price of a game with the sale that lowers it now.
+/// A price of a game, and the sale that lowers it now.
 pub(super) struct PriceRow {
     pub currency: String,
     pub price: i64,
@@ -37,8 +37,8 @@ pub(super) struct PriceRow {
     pub ends_at: Option<OffsetDateTime>,
 }
 
-/// Finds a game with two queries, which are sure to see the same state only in a snapshot, or in a transaction that has
-/// locked the game.
+/// Finds a game and its prices with two queries. A concurrent change can come between the queries, except in a snapshot
+/// or in a transaction that has locked the game.
 pub(super) async fn find(db: &mut PgConnection, id: GameId) -> Result<Option<GameRow>> {
     let row = sqlx::query!(
         r#"
@@ -160,7 +160,8 @@ pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<Ga
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Locks a game until the transaction ends. Other changes of the game wait; if `stops_sales`, purchases wait too.
+/// Locks a game until the transaction ends. Other changes of the game wait; if `stops_sales` is true, purchases wait
+/// too.
 pub(super) async fn lock(db: &mut PgConnection, id: GameId, stops_sales: bool) -> Result<()> {
     if stops_sales {
         sqlx::query!("select from game where id = $1 for update", id.0).execute(db).await?;
@@ -170,7 +171,7 @@ pub(super) async fn lock(db: &mut PgConnection, id: GameId, stops_sales: bool) -
     Ok(())
 }
 
-/// Returns whether downloadable content of a game exists.
+/// Returns whether a game has downloadable content.
 pub(super) async fn has_content(db: &mut PgConnection, id: GameId) -> Result<bool> {
     let exists = sqlx::query_scalar!(
         r#"select exists (select from game where base = $1 and state <> 'deleted') as "exists!""#,
@@ -179,8 +180,8 @@ pub(super) async fn has_content(db: &mut PgConnection, id: GameId) -> Result<boo
     Ok(exists.fetch_one(db).await?)
 }
 
-/// Inserts games with their limits of copies and their prices. Skips games whose idempotency key was used already.
-/// Returns the ids of the inserted games, in the order of `games`.
+/// Inserts games, their prices, and their limits on copies. Skips games whose idempotency key was used already. Returns
+/// the ids of the inserted games, in the order of `games`.
 pub(super) async fn insert_all(
     db: &mut PgConnection,
     games: &[Insertion<'_>],
@@ -289,7 +290,7 @@ pub(super) async fn set_state(db: &mut PgConnection, id: GameId, state: &str) ->
     Ok(())
 }
 
-/// Deletes the additional price of a game in the currency that has become its main currency, if there is such a price.
+/// Deletes the additional price of a game in its main currency, which a change of the main currency can leave behind.
 pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!(
         "delete from game_price p using game g where g.id = $1 and p.game = g.id and p.currency = g.currency",

@@ -20,10 +20,10 @@ use crate::secret::random_bytes;
 /// Longest discount code, in characters.
 pub const CODE_MAX: usize = 32;
 
-/// Highest limit that a request can set for the uses per user of a discount code.
+/// Highest limit that a request can set on the uses of a discount code per user.
 pub const USES_PER_USER_MAX: i32 = 1_000;
 
-/// Letters and digits of generated discount codes and activation keys, without those that are easily confused.
+/// Characters of generated discount codes and activation keys: digits and letters that are not easily confused.
 pub(in crate::games) const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// Length of a generated discount code, in characters. The code has 49 random bits.

@@ -62,8 +62,8 @@ struct ActivationKeysBody {
 /// Create activation keys
 ///
 /// Each key adds the game to the library of the user who redeems it. If the copies of the game are limited, each key
-/// uses up a copy. The response to a repeated request contains only the ids. Requires `games:write`, unless the caller
-/// is the publisher.
+/// uses up a copy. The response to a repeated request contains the ids, but not the keys. Requires `games:write`,
+/// unless the caller is the publisher.
 #[utoipa::path(
     post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),

@@ -1,4 +1,4 @@
-//! Request body of a game, and its conversion to a new game or to changes of a game.
+//! Request body to add or change a game, and its conversion to `NewGame` or `GameChanges`.
 
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -48,7 +48,7 @@ pub(in crate::games) struct PutGame<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "The first game")]
     pub(in crate::games) description: RawField<'a>,
-    /// Main currency of the game, in which `price` is given; a new game has the default currency if absent.
+    /// Main currency of the game, in which `price` is given. If absent, a new game gets the default currency.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "EUR")]
     pub(in crate::games) currency: RawField<'a>,

@@ -55,7 +55,7 @@ struct ListGamesQuery {
     sale: Option<bool>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     #[param(value_type = Option<i64>)]
     after: Option<GameId>,
 }
@@ -83,7 +83,7 @@ fn list_body(games: &[ListedGame]) -> Result<Bytes> {
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the list that the client has"),
     ),
     responses(
-        (status = 200, description = "`Link` has the next page", body = GameListBody<'static>),
+        (status = 200, description = "A page of games; the header `Link` has the URL of the next page", body = GameListBody<'static>),
         (status = 304, description = "The list has not changed"),
         Problems,
     ),

@@ -66,7 +66,7 @@ struct LibraryBody {
 struct GetLibraryQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     #[param(value_type = Option<i64>)]
     after: Option<GameId>,
 }
@@ -77,7 +77,7 @@ struct GetLibraryQuery {
 #[utoipa::path(
     get, path = "/api/users/{id}/library", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The user", example = "1"), GetLibraryQuery),
-    responses((status = 200, description = "`Link` has the next page", body = LibraryBody), Problems),
+    responses((status = 200, description = "A page of games; the header `Link` has the URL of the next page", body = LibraryBody), Problems),
 )]
 async fn get_library(
     State(games): State<Games>,

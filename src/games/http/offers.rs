@@ -29,7 +29,7 @@ use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Rate;
 use crate::wallet::http::body::number;
 
-/// Highest limit that a request can set for the copies of a sale or the uses of a discount code.
+/// Highest limit that a request can set on the copies sold in a sale, or on the uses of a discount code.
 const LIMIT_MAX: i32 = 1_000_000_000;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
@@ -261,7 +261,7 @@ async fn delete_sale(
 
 #[derive(Deserialize, ToSchema)]
 struct CreateCode<'a> {
-    /// 1 to 32 letters, digits, `-` and `_`, in upper or lower case. If absent, the server generates a code.
+    /// Code of 1 to 32 letters, digits, `-` and `_`, in upper or lower case. If absent, the server generates a code.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "WINTER20")]
     code: RawField<'a>,

@@ -84,8 +84,8 @@ fn percentage(raw: &str) -> Result<Rate, String> {
 
 /// Create a publisher
 ///
-/// Makes a user a publisher, and returns the id of the publisher. The publisher earns from the sales of every game whose
-/// field `publisher` has this id. Requires `admin`.
+/// Makes a user a publisher. The user then earns a share of each sale of the games that name this publisher. Requires
+/// `admin`.
 #[utoipa::path(
     post, path = "/api/publishers", tag = "games", security(("bearer" = [])),
     params(IdempotencyKey),

@@ -175,8 +175,8 @@ impl TryFrom<&Refunded> for RefundBody {
 
 /// Refund a game
 ///
-/// The buyer can refund a game within the time of the setting `--refund-window`. The game and its downloadable content
-/// are removed from the library.
+/// The buyer can refund a game for a limited time after the purchase (setting `--refund-window`). A refund removes the
+/// game and its downloadable content from the library of the owner.
 #[utoipa::path(
     post, path = "/api/games/{id}/refund", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),

@@ -46,8 +46,8 @@ struct PublisherStatementQuery {
     /// Beginning of the statement, as an RFC 3339 timestamp; the first sale if absent.
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// End of the statement, as an RFC 3339 timestamp; now if absent. The statement ends earlier, at `as_of_at`, if the
-    /// server could still add entries from before the requested end.
+    /// End of the statement, as an RFC 3339 timestamp; now if absent. If transfers from before this moment may still be
+    /// committed, the statement ends earlier: at `as_of_at` in JSON, or at the time of the closing line in CSV.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
@@ -59,8 +59,8 @@ struct StatementHead {
     publisher: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if the request gave an end. It is earlier than requested if the server could still add
-    /// entries from before the requested end.
+    /// End of the statement, if the request names an end. It is earlier than the requested end if transfers from before
+    /// the requested end may still be committed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -240,8 +240,8 @@ struct PayoutBody {
 
 /// Pay a publisher
 ///
-/// Moves the balance of the publisher into the main wallet of the user who is the publisher. Requires `games:write`,
-/// unless the caller is that user.
+/// Moves the balance of the publisher into the publisher's main wallet. Requires `games:write`, unless the caller is
+/// the publisher.
 #[utoipa::path(
     post, path = "/api/publishers/{id}/payout", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), IdempotencyKey),

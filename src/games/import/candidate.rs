@@ -15,8 +15,8 @@ use crate::ledger::currency::{Currencies, Currency};
 /// Longest reference of a game in an imported file, in characters.
 const REFERENCE_MAX: usize = 255;
 
-/// A game from a valid record. The publisher and the base game that the record names are looked up later, when the
-/// batch of the record is added.
+/// A game from a valid record. The import may still refuse the game, because it looks up the publisher and the base
+/// game only when it adds the batch.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub line: u64,

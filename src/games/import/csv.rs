@@ -31,7 +31,7 @@ const PRICE: &str = "price:";
 
 const COLUMNS_MAX: usize = MEMBERS.len() + PRICES_MAX;
 
-/// Parser of the rows of a CSV file, whose columns come from the header.
+/// Parser of the rows of a CSV file. The header of the file names the columns.
 pub(super) struct CsvParser {
     columns: Vec<String>,
     reader: Reader,

@@ -5,12 +5,12 @@
 //! | [`records`] | splits the file into records | 64 KiB each |
 //! | [`csv`] | turns a row of CSV into JSON | 61 columns |
 //! | [`candidate`] | validates a record, as `POST /api/games` does | |
-//! | [`reader`] | runs these parts in a thread, and groups the records into batches | 1,000 records or 4 MiB |
+//! | [`reader`] | runs the parts above in a thread, and groups the records into batches | 1,000 records or 4 MiB |
 //! | [`GameImporter`] | adds the new games of a batch in one transaction | two batches in memory |
 //!
-//! A file can be imported again, after it was corrected or when an import was interrupted, without adding a game twice.
-//! The idempotency key of a game is made from its reference or, without a reference, from its whole content, and each
-//! key is added only once. Two imports of the same file can run at the same time.
+//! A file can be imported again, after a correction or an interrupted import, and no game is added twice. The import
+//! makes the idempotency key of a game from its reference or, without a reference, from its whole content, and adds
+//! only games whose key is new. Two imports of the same file can run at the same time.
 
 mod candidate;
 mod csv;
@@ -49,7 +49,7 @@ pub enum FileFormat {
     Jsonl,
 }
 
-/// A refusal of a record of the file: the line, the field and the reason.
+/// A refused record of the file: its line, the refused field, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRefusal {
     /// Line at which the record begins.
@@ -141,7 +141,8 @@ impl GameImporter {
     }
 }
 
-/// Looks up the publishers of candidates. Refuses candidates whose publisher does not exist, and returns all others.
+/// Looks up the publishers of games to import. Refuses games whose publisher does not exist, and returns the other
+/// games.
 async fn with_publishers(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -183,7 +184,7 @@ async fn with_publishers(
     Ok(kept)
 }
 
-/// Adds the games whose idempotency key is new.
+/// Adds the games whose idempotency key is new, and counts or refuses the other games.
 async fn add_new(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -203,8 +204,8 @@ async fn add_new(
             Some(content) => {
                 contents.insert(key.hash, content);
                 let why = match known.get(&key.hash) {
-                    Some(game) => format!("was imported with other members, as game {}", game.id),
-                    None => "is that of an earlier line with other members".to_owned(),
+                    Some(game) => format!("was imported with other content, as game {}", game.id),
+                    None => "is that of an earlier line with other content".to_owned(),
                 };
                 outcome.refuse(candidate.line, "reference", why);
             }
@@ -215,7 +216,8 @@ async fn add_new(
     Ok(())
 }
 
-/// Looks up the base games of candidates. Refuses candidates whose base game does not exist, and returns all others.
+/// Looks up the base games of downloadable content to import. Refuses content without a valid base game, and returns
+/// all other games.
 async fn with_bases(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,

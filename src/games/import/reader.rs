@@ -1,4 +1,4 @@
-//! The thread that reads a file to import: it parses records into candidates, and groups candidates into batches.
+//! The thread that reads a file to import: it parses each record into a game to add, and groups the games into batches.
 
 use std::io::BufRead;
 

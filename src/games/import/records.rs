@@ -1,5 +1,5 @@
-//! Splitting of a file to import into records: lines of JSON, or rows of CSV, whose quoted fields can contain line
-//! breaks.
+//! Splits a file to import into records. A record is a line of JSON, or a row of CSV, which can span several lines
+//! because its quoted fields can contain line breaks.
 //!
 //! The memory of the reader is bounded by [`RECORD_BYTES_MAX`], whatever the file contains. If a row has broken quotes,
 //! the reader refuses only its first line and continues with the next line, so that a missing quote does not swallow
@@ -42,7 +42,7 @@ enum RowState {
     FieldStart,
     Unquoted,
     Quoted,
-    /// After a quote within a quoted field: the quote ends the field, or is the first of two quotes.
+    /// After a quote within a quoted field: the quote ends the field, unless another quote follows.
     Closing,
     End,
     Broken,
@@ -162,7 +162,7 @@ impl<R: BufRead> FileRecords<R> {
 mod tests {
     use super::*;
 
-    /// Line and text of every record.
+    /// Returns the line and the text of each record.
     fn records(format: FileFormat, text: &str) -> Vec<(u64, Result<String, &'static str>)> {
         let mut records = FileRecords::new(text.as_bytes(), format);
         let mut found = Vec::new();

@@ -26,8 +26,8 @@ pub(super) async fn library(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Ownership of a game by a user, and the user of the game's publisher. `owned_since` is `None` if the user does not
-/// own the game.
+/// Ownership of a game by a user, and the user that acts for the publisher of the game. `owned_since` is `None` if the
+/// user does not own the game.
 pub(super) struct Ownership {
     pub publisher_user: Option<UserId>,
     pub owned_since: Option<OffsetDateTime>,

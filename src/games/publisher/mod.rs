@@ -29,7 +29,7 @@ pub struct Publisher {
 }
 
 impl Games {
-    /// Makes a user a publisher, who can then sell games.
+    /// Makes a user a publisher, so that the user can sell games.
     pub async fn add_publisher(
         &self,
         user: UserId,

@@ -35,8 +35,8 @@ struct PayoutRequest {
 }
 
 impl Games {
-    /// Pays the balance of a publisher in a currency to the publisher's user. If the balance exceeds the largest amount
-    /// of a transfer, pays that amount.
+    /// Pays the balance of a publisher in a currency to the publisher's user. If the balance is too large for a single
+    /// transfer, pays the largest amount that a transfer can move.
     pub async fn pay_publisher(
         &self,
         publisher: PublisherId,
@@ -131,11 +131,12 @@ impl Games {
 }
 
 impl PayoutRequest {
-    /// Returns the payout that a posting contains. The posting may begin with the opening of the user's wallet.
+    /// Returns the payout that a posting contains. The payout is not always the first row, because the posting can
+    /// begin with the opening of the user's wallet.
     fn paid(&self, posted: &Posted) -> Result<PublisherPayout> {
         let mut rows = posted.rows.iter().zip(posted.first_seq..);
         let found = rows.find(|(row, _)| row.kind == TransferKind::Payout);
-        let missing = || Error::Internal(anyhow::anyhow!("a payout came back without its row"));
+        let missing = || Error::Internal(anyhow::anyhow!("the posting contains no payout"));
         let (row, seq) = found.ok_or_else(missing)?;
         let (currency, amount, transfer) = (self.currency, row.amount, TransferId(seq));
         Ok(PublisherPayout { currency, amount, transfer, replayed: posted.replayed })

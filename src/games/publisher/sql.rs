@@ -112,7 +112,7 @@ pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, S
     Ok(rows.into_iter().map(|row| (row.publisher, row.currency)).collect())
 }
 
-/// Sum of the movements of one kind, in one direction, between an account and another account.
+/// Total amount of all movements of one kind between two accounts, in one direction.
 pub(super) struct SumRow {
     pub kind: i16,
     pub is_debit: bool,
@@ -120,7 +120,7 @@ pub(super) struct SumRow {
     pub amount: i64,
 }
 
-/// Sums up the movements of an account between two positions of the ledger.
+/// Sums up the movements of an account between two positions of the ledger, by kind, direction and other account.
 pub(super) async fn sums(
     db: &mut PgConnection,
     account: AccountId,
@@ -146,7 +146,7 @@ pub(super) async fn sums(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// A movement of money on an account.
+/// A movement of money into or out of an account.
 pub(super) struct MovementRow {
     pub seq: i64,
     pub at: OffsetDateTime,

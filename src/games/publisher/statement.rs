@@ -72,11 +72,11 @@ pub struct PublisherStatement {
     pub opening: Minor,
     pub closing: Minor,
     pub sums: StatementSums,
-    /// End of the statement, if the caller gave an end. It is earlier than requested if entries from before the
-    /// requested end could still be added.
+    /// End of the statement, if the caller gave an end. It is earlier than the requested end if transfers from before
+    /// the requested end may still be committed.
     pub until: Option<OffsetDateTime>,
     accounts: Accounts,
-    /// Range of ledger sequence numbers that is still to be read: the next number, and the number after the last.
+    /// Range of ledger sequence numbers that are still to be read: the first number, and the number after the last.
     range: (i64, i64),
     games: Games,
     is_complete: bool,
@@ -156,7 +156,7 @@ impl Games {
 
 impl Accounts {
     /// Returns the kind of the statement entry for a movement. If a refund credits the publisher, the other account
-    /// tells whether it gives back tax or a fee.
+    /// tells whether the refund gives back tax or a fee.
     fn meaning(&self, kind: i16, is_debit: bool, other: i64) -> EntryKind {
         // Tax of a sale to a wallet of another book goes to the tax account of that book.
         let other = AccountId(other).own_id();

@@ -3,7 +3,7 @@
 //! The price comes from a quote. A SQL function checks, in the transaction of the posting, that the quote still holds:
 //! the game has not changed, the recipient does not own the game yet, and a copy is left. If the quote no longer holds,
 //! the server makes a new quote and tries again, so a refusal always reflects the current state. The purchase of a free
-//! game moves no money and is an ordinary transaction.
+//! game moves no money, so it needs no ledger posting.
 
 mod availability;
 mod price;
@@ -292,7 +292,7 @@ impl Games {
     }
 }
 
-/// Returns the account of the seller. It receives the price, from which tax and fee are then deducted.
+/// Returns the account of the seller, which receives the price. Tax and fee are then deducted from this account.
 pub(in crate::games) fn seller_account(
     publisher: Option<PublisherId>,
     currency: Currency,

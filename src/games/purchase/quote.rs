@@ -196,9 +196,9 @@ impl Quote {
         self.code.is_none() && !is_limited && self.price != Minor::ZERO
     }
 
-    /// Returns whether concurrent purchases at this quote would make each other fail and must run one at a time. That
-    /// is the case for the last copies of a game, and for any limited copies of a free game, because each purchase of a
-    /// free game is a separate transaction.
+    /// Returns whether purchases at this quote must run one at a time, because concurrent purchases would make each
+    /// other fail. They must if few copies or few uses of the discount code are left. For a free game, any limit is
+    /// enough, because each of its purchases is a transaction of its own instead of a part of a ledger batch.
     pub(super) fn is_contended(&self) -> bool {
         let code = self.code.as_ref().and_then(|code| code.left);
         let fewest = [self.row.left, self.row.sale_left, code].into_iter().flatten().min();

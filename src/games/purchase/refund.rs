@@ -1,4 +1,5 @@
-//! Refunds: the buyer gets the money back and the owner loses the game, at most once, in a single ledger posting.
+//! Refunds: in a single ledger posting, the buyer gets the money back and the owner loses the game. A purchase can be
+//! refunded only once.
 //!
 //! The owner also loses the downloadable content of the game. The price of the content is paid back if the same buyer
 //! paid for it and its refund window has not ended; other content is taken away without a refund. A gift cannot be
@@ -213,7 +214,8 @@ impl Games {
         Ok(RefundPlan { currency, paid, rows })
     }
 
-    /// Takes away games without paying money back. Returns false if the owner's games have changed in the meantime.
+    /// Takes games away from their owner without paying money back. Returns false if the owner's games have changed in
+    /// the meantime.
     async fn revert_free(&self, plan: &RefundPlan) -> Result<bool> {
         let mut db = self.db.acquire("games.revert_free").await?;
         sql::revert_free(&mut db, &plan.rows).await
@@ -233,7 +235,7 @@ impl Games {
             wallet.get_or_insert(row.credit);
             sum = sum.checked_add(row.amount).unwrap_or(sum);
         }
-        let missing = || Error::Internal(anyhow::anyhow!("a refund came back without its rows"));
+        let missing = || Error::Internal(anyhow::anyhow!("the posting contains no refund"));
         let wallet = wallet.and_then(crate::wallet::transfer::wallet_of).ok_or_else(missing)?;
         let currency = self.wallets.record(wallet).await?.currency;
         Ok(Refunded { game, currency, amount: sum, transfer, replayed: posted.replayed })
@@ -248,8 +250,8 @@ impl sql::OwnedGame {
 }
 
 impl RefundPlan {
-    /// Returns a function that takes the wallet to pay and returns the movements of the refund: the movements of each
-    /// purchase, in the opposite direction.
+    /// Returns the movements of the refund, as a function of the wallet that receives the money. They are the movements
+    /// of each purchase, in the opposite direction.
     fn legs(&self) -> Result<impl Fn(AccountId) -> Vec<Leg>> {
         let tax = AccountId::system(SystemRole::Tax, self.currency);
         let revenue = AccountId::system(SystemRole::Revenue, self.currency);
@@ -283,7 +285,7 @@ impl RefundPlan {
     }
 
     /// Returns the statements that revert the purchases in the transaction of the posting. `start` is the index of the
-    /// first movement of the refund.
+    /// first movement of the refund within the posting.
     fn companions(&self, start: usize) -> Result<Vec<Companion>> {
         let companion = |row: &RevertRow| {
             let row = RevertRow { first: start + row.first, ..*row };

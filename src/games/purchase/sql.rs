@@ -38,8 +38,8 @@ pub(super) struct QuoteRow {
     pub sale_price: Option<i64>,
     pub sale_stock: Option<i64>,
     pub sale_left: Option<i32>,
-    /// Number of sales of the game that limit the number of copies and have not ended. Such a sale can sell out without
-    /// a change of the game, so the facts cannot be cached.
+    /// Number of running and future sales of the game that limit the number of copies. If this number is not zero, the
+    /// facts cannot be cached, because a sale can sell out without a change of the game.
     pub budgets: i64,
     /// Next moment at which a sale of the game begins or ends.
     pub until: Option<OffsetDateTime>,
@@ -100,15 +100,15 @@ pub(super) async fn claim_free(db: &mut PgConnection, row: &impl Serialize) -> R
     took_effect(claim.fetch_one(db).await)
 }
 
-/// Takes away games that were free. Returns false if a game could not be taken away.
+/// Takes games away from their owner without paying money back. Returns false if a game could not be taken away.
 pub(super) async fn revert_free(db: &mut PgConnection, rows: &[impl Serialize]) -> Result<bool> {
     let rows = numbered(rows)?;
     let revert = sqlx::query!(r#"select revert_free_games($1::text::json) as "done""#, rows);
     took_effect(revert.fetch_one(db).await)
 }
 
-/// Returns whether a statement took effect: false if the facts that it depends on have changed, or if another
-/// transaction held a lock that it needed.
+/// Returns whether a statement took effect. A statement has no effect if the facts that it depends on have changed, or
+/// if another transaction held a lock that the statement needed.
 pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool> {
     // In this order: not every row took effect, a lock was not available, a deadlock.
     const OVERTAKEN: [&str; 3] = ["RW002", "55P03", "40P01"];
@@ -170,8 +170,8 @@ pub(super) async fn find_by_key(
     }))
 }
 
-/// Returns the currency of the purchase that a request with this idempotency key has refunded, and the content hash of
-/// the request.
+/// Finds the refund that a request with this idempotency key has made. Returns the currency of the refunded purchase,
+/// and the content hash of the request.
 pub(super) async fn find_refund(
     db: &mut PgConnection,
     key: Uuid,
@@ -196,11 +196,11 @@ pub(super) struct OwnedGame {
     pub tax: i64,
     pub fee: i64,
     pub currency: String,
-    /// Whether the refund window of the purchase has not ended.
+    /// Whether the refund window of the purchase is still open.
     pub is_refundable: bool,
 }
 
-/// Returns a game that a user owns, followed by the downloadable content of the game that the user owns.
+/// Returns a game that a user owns, followed by the user's downloadable content for this game.
 pub(super) async fn owned_with_content(
     db: &mut PgConnection,
     game: GameId,

@@ -14,8 +14,8 @@ use crate::tasks::Tasks;
 /// Idle time below which a connection is evicted only as a last resort, because its client may soon use it.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Divisor of the connection limit. The quotient is the maximum number of connections that are evicted at once.
-/// Evicting several at once makes the search for idle connections rarer during a flood of new connections.
+/// Number by which the connection limit is divided. The result is the maximum number of connections that are evicted at
+/// once. Evicting several at once makes the search for idle connections rarer during a flood of new connections.
 const PRESSURE_PART: usize = 64;
 
 /// Limits on the connections of a listener.
@@ -87,8 +87,8 @@ impl ConnectionTable {
         tasks.stopping().run_until_cancelled(permit).await?.ok()
     }
 
-    /// Evicts idle connections, but not `newcomer`. Connections that have not sent a request yet are evicted first,
-    /// then those that have been idle longest.
+    /// Evicts idle connections other than `newcomer`. Connections that have not sent a request yet are evicted first,
+    /// then the connections that have been idle longest.
     pub(in crate::http) fn evict_idle(&self, newcomer: Option<&Entry>) {
         let spared = newcomer.map(|entry| Arc::as_ptr(&entry.connection));
         let mut idle: Vec<_> = self

@@ -50,7 +50,7 @@ pub struct OpenConnection {
     has_unread_body: AtomicBool,
     /// Whether the connection has become a WebSocket, which has its own deadlines instead of those of HTTP.
     is_upgraded: AtomicBool,
-    /// Token that is cancelled to close the connection.
+    /// Token that is canceled to close the connection.
     closing: CancellationToken,
     tasks: Tasks,
 }
@@ -92,7 +92,7 @@ impl OpenConnection {
         self.peer
     }
 
-    /// Token that is cancelled to close the connection.
+    /// Token that is canceled to close the connection.
     pub(super) fn closing(&self) -> &CancellationToken {
         &self.closing
     }

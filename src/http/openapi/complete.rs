@@ -247,13 +247,13 @@ fn failures() -> Value {
     Value::Object(responses.into_iter().collect())
 }
 
-/// Returns the query parameter with which a client allows a read replica to serve its read.
+/// Returns the query parameter `stale`, with which a client allows a read replica to serve the response.
 fn stale() -> Value {
     json!({
         "name": STALE,
         "in": "query",
-        "description": "`ok`: a read replica, if there is one, may serve a slightly stale response. \
-            `Book-Position` says how current it is.",
+        "description": "`ok` allows a read replica, if there is one, to serve a slightly stale response. \
+            The header `Book-Position` says how current the response is.",
         "schema": { "type": "string", "enum": [STALE_OK] },
     })
 }
@@ -264,7 +264,7 @@ fn headers() -> Value {
     json!({
         "X-Request-Id": text("Id of the request, which all log lines about the request contain", TRACE_ID),
         "Book-Position": text(
-            "Opaque position in the ledger and its events up to which the response is current. \
+            "Opaque position up to which the response reflects the ledger and its events. \
              A subscription at `/ws` that begins after this position misses no event.",
             "AAAAAAAAACoAAAAAAAAABw",
         ),

@@ -38,7 +38,7 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
 #[openapi(
     info(
         title = "revwallet",
-        description = "A wallet backend you can see through: exact money, double entry for every movement.\n\n\
+        description = "A wallet backend with exact money, double entry and full observability.\n\n\
             Every failed request gets a response with the type `application/problem+json`. Its member `type` links to \
             a page of this server that explains the problem.\n\n\
             Decimals are exact, with as many decimal places as their currency has. Clients whose JSON parser converts \
@@ -56,7 +56,7 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
         (name = "keys", description = "API keys for programs, and the audit log"),
         (name = "play", description = "Players' balances in minor units, game events, leaderboards with prizes"),
         (name = "games", description = "The games store: catalog, purchases, libraries, publishers"),
-        (name = "exchange", description = "Buying and selling crypto: quotes, orders, and their operators"),
+        (name = "exchange", description = "Buying and selling crypto: quotes, orders, and commands for operators"),
         (name = "realtime", description = "Live events on a WebSocket"),
         (name = "about", description = "Information about the service, and this document"),
     ),

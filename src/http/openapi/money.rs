@@ -9,7 +9,7 @@ use crate::http::decimal::MoneyFormat;
 /// Prefix of references to schemas within the document.
 const SCHEMAS: &str = "#/components/schemas/";
 
-/// JSON text by which a schema with a decimal is recognized.
+/// JSON text that every schema of a decimal contains.
 const DECIMAL: &str = "\"format\":\"double\"";
 
 /// Returns the header parameter `Prefer`, which selects the format of money. The parameter has a single allowed value,
@@ -83,7 +83,8 @@ fn referenced(part: &Value, schemas: &Value) -> BTreeSet<String> {
     found
 }
 
-/// Returns the name of a schema in events. For each schema in `both`, events use a copy whose name has a suffix.
+/// Returns the name by which events refer to a schema. For a schema in `both`, which requests or responses use as well,
+/// events have a copy whose name ends with a suffix.
 fn event_name(name: &str, both: &BTreeSet<String>) -> String {
     if both.contains(name) { format!("{name}InEvent") } else { name.to_owned() }
 }

@@ -1,8 +1,8 @@
-//! gRPC calls over HTTP: recognizing them among the requests, their deadlines, and their status codes for failures.
+//! gRPC calls over HTTP: recognizing a request as a call, the deadline of a call, and the status of a failed call.
 //!
 //! A gRPC call passes the same middleware as any request, with two differences: a failure is written as a gRPC status
-//! instead of a problem document ([`status`]), and the access record ends with the trailers of the response
-//! ([`record`]).
+//! instead of a problem document ([`status`]), and the access record is written when the trailers of the response are
+//! sent ([`record`]).
 
 pub(super) mod record;
 pub mod status;

@@ -1,4 +1,4 @@
-//! Access records of gRPC calls: a log line and a latency sample per call, written when its response has ended.
+//! Access records of gRPC calls: a log line and a latency sample per call, written when the response has ended.
 
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ pub(in crate::http) struct CallRecorder {
 }
 
 impl CallRecorder {
-    /// Begins the record of a call whose response is being sent. Its status is known only when the trailers are sent.
+    /// Begins the record of a call whose response is being sent. The status of the call is known only when the trailers
+    /// are sent.
     pub(in crate::http) fn open(&self, context: &RequestContext) -> OpenCall {
         self.metrics.rpc_server_active_streams.increment(1.0);
         OpenCall { recorder: self.clone(), context: context.clone(), code: None, reason: None }
@@ -57,7 +58,7 @@ impl CallRecorder {
         }
     }
 
-    /// Records a call whose client disconnected before its status was sent.
+    /// Records a call whose client disconnected before the status was sent.
     pub(in crate::http) fn abandoned(&self, context: &RequestContext) {
         self.measure(context, Code::Cancelled);
         let _in_span = context.end_call(code_name(Code::Cancelled));

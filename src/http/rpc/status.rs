@@ -20,7 +20,7 @@ const DOMAIN: &str = "revwallet";
 #[error("{0}")]
 struct Failure(Arc<Error>);
 
-/// Creates the status that a handler returns for an error. The middleware takes the error from it with [`failure_of`],
+/// Creates the status that a handler returns for an error. The middleware then extracts the error with [`failure_of`],
 /// and writes the final status.
 pub fn from_error(error: impl Into<Arc<Error>>) -> Status {
     let error = error.into();

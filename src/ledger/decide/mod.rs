@@ -1,7 +1,8 @@
 //! The rules: compute the effect of a posting on balances and states, or refuse it. Pure functions: no clock, no I/O.
 //!
-//! Legs are applied in order, and each leg sees the effects of the legs before it: one posting may open, fund and
-//! charge an account. A posting is accepted or refused as a whole.
+//! The legs of a posting (its movements of money and changes of state) are applied in order. Each leg sees the effects
+//! of the legs before it: a single posting may open, fund and charge an account. A posting is accepted or refused as a
+//! whole.
 
 use std::collections::HashMap;
 
@@ -39,10 +40,11 @@ pub enum Refusal {
     CurrencyMismatch(AccountId, AccountId),
     #[error("this idempotency key was used for a different request")]
     KeyReused,
-    /// Another module refused the row (companion) that it adds to the posting, and supplies the text of the error.
+    /// A companion, which is a row that another module adds to the posting, did not take effect. The module supplies
+    /// the error text.
     #[error("{0}")]
     Companion(&'static str),
-    /// A transfer of a posting with several transfers is refused; none of them is written.
+    /// The refused transfer belongs to a posting with several transfers, none of which is written.
     #[error("transfer {}: {refusal}", .leg + 1)]
     InLeg { leg: usize, refusal: Box<Refusal> },
     /// The posting can never be written: a bug of the calling code, not a mistake of the client.
@@ -51,7 +53,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The label value of this refusal in metrics, from a closed set.
+    /// Value of the metric label `reason` for this refusal.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoSuchAccount(_) => "no_such_account",
@@ -105,7 +107,8 @@ pub struct NewAccount {
     pub leg: usize,
 }
 
-/// Result of deciding on a posting. It is reused for the next posting, so that decisions do not allocate.
+/// Result of applying the rules to a posting. The value is reused for the next posting, which avoids memory
+/// allocations.
 #[derive(Debug, Default)]
 pub struct Decision {
     pub rows: Vec<TransferRow>,
@@ -141,7 +144,8 @@ pub fn accounts_of(legs: &[Leg]) -> impl Iterator<Item = AccountId> {
         .flatten()
 }
 
-/// Decides on a posting. `account` looks up an account; it returns `None` if the account does not exist.
+/// Applies the rules to a posting: writes its effects to `decision`, or returns the refusal. `account` looks up an
+/// account; it returns `None` if the account does not exist.
 pub fn decide(
     legs: &[Leg],
     rules: &Rules,
@@ -186,7 +190,7 @@ fn require_well_formed(legs: &[Leg]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Numbers the legs within each transfer: 0 of 2, 1 of 2, 0 of 1.
+/// Stores in each row the index of the leg within its transfer, and the number of legs of the transfer.
 fn number_legs(legs: &[Leg], rows: &mut [TransferRow]) {
     let mut start = 0;
     while start < rows.len() {
@@ -354,7 +358,7 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
         self.update_held(credit, to.balance)
     }
 
-    /// Copies the balance of a hold account to its owner.
+    /// If `id` is a hold account, copies its balance to the customer account that owns the held money.
     fn update_held(&mut self, id: AccountId, held: Minor) -> Result<(), Refusal> {
         if let Some(owner) = id.held_for() {
             let account = Account { held, ..self.find(owner)? };

@@ -32,7 +32,7 @@ fn pay(debit: AccountId, credit: AccountId, amount: i64) -> Leg {
     Action::Move { kind: TransferKind::Transfer, debit, credit, amount: Minor(amount) }.into()
 }
 
-/// An in-memory ledger, which decides on postings and keeps the resulting accounts.
+/// An in-memory ledger, which applies the rules to postings and keeps the resulting accounts.
 #[derive(Default)]
 struct Book {
     accounts: BTreeMap<AccountId, Account>,
@@ -248,7 +248,7 @@ fn malformed_postings_are_refused() {
     }
 }
 
-/// A model of the rules: plain sums over the accepted legs, with every rule written a second time.
+/// A second, simpler implementation of the rules, with plain sums over the accepted legs.
 #[derive(Default, Clone)]
 struct Model {
     balances: BTreeMap<AccountId, i128>,

@@ -15,7 +15,8 @@ use super::proto::{PostReply, PostRequest, PostResponse};
 use super::wire::{self, VERSION};
 use crate::ledger::writer::QueuedPosting;
 
-/// Largest response that a follower accepts, in bytes. The postings of a response have at most about a thousand rows.
+/// Largest response that a follower accepts, in bytes. A response has the rows of its postings, at most about a
+/// thousand.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Longest time that opening the connection may take.
@@ -24,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time that the leader may take to respond to a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval of pings to the leader. They detect a suspended leader, which does not respond to pings.
+/// Interval of pings to the leader. A missing response shows that the leader is suspended or unreachable.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest time that the response to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);

@@ -1,4 +1,5 @@
-//! Election of the leader: the process whose database session holds the leader lock leads, and publishes its address.
+//! Election of the leader. A process is the leader while its database session holds the leader's lock; it publishes its
+//! address for the other processes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ const FOLLOWER_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which a leader checks that its session, which holds the lock, still exists.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest time that a check may take, because a suspended database server never replies.
+/// Longest time that a check may take. The limit is needed because a suspended database server never replies.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes part in the election of the leader of a book.
@@ -86,7 +87,7 @@ impl Election {
         }
     }
 
-    /// Determines which process leads now. `key` is the key of this process if it leads.
+    /// Determines which process leads now. `key` is the key of this process if it already led at the previous check.
     async fn check(
         &self,
         client: &Client,

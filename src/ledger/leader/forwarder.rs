@@ -21,14 +21,15 @@ use crate::telemetry::Metrics;
 /// Maximum number of postings in a request to the leader.
 const POSTINGS_MAX: usize = 256;
 
-/// Maximum number of legs in a request to the leader, because each leg may have 4 KiB of metadata.
+/// Maximum number of legs in a request to the leader. The limit bounds the size of the request, because each leg may
+/// have 4 KiB of metadata.
 const REQUEST_LEGS_MAX: usize = 1_024;
 
 /// Maximum number of requests that await a response. Further postings gather for the next request.
 const REQUESTS_MAX: usize = 3;
 
-/// Longest time that postings wait for this process's own writer to reply to all earlier postings, before they may be
-/// sent to the leader.
+/// Longest time that new postings wait for this process's own writer to reply to all earlier postings. Only after these
+/// replies may the new postings be sent to the leader. If the time runs out, the own writer gets the new postings, too.
 const OWN_WRITER_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Interval at which the forwarder checks whether this process's own writer has replied to all postings.
@@ -263,8 +264,8 @@ impl Forwarder {
         }
     }
 
-    /// Stops sending to the leader: hands the queued postings to this process's own writer, and lets further postings
-    /// go there.
+    /// Stops sending postings to the leader: this process's own writer gets the queued postings and all further
+    /// postings.
     fn give_up_following(&mut self) {
         self.hand_over_queue();
         self.set_role(Role::Alone);
@@ -302,7 +303,7 @@ impl Forwarder {
             event = "ledger.forward_failed",
             error.message = cause,
             postings = items.len(),
-            "the ledger's leader did not respond to a request; this process writes its postings itself"
+            "the ledger's leader did not respond to a request; this process writes the postings of the request itself"
         );
         let count = items.len() as u64;
         self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);
@@ -359,15 +360,15 @@ impl Forwarder {
         item.posting.key.is_some_and(|key| self.handed_over.get(&key.hash).is_some())
     }
 
-    /// Marks a posting as in doubt if, while it was on its way, the leader left the outcome of another posting under
-    /// the same key unknown.
+    /// Marks a posting as in doubt if the leader gave no clear reply to another posting under the same key.
     fn marked(&self, item: QueuedPosting) -> QueuedPosting {
         let key = item.posting.key;
         let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key.hash, true));
         if is_in_doubt { item.in_doubt() } else { item }
     }
 
-    /// Hands a posting that the leader may have written, or may still write, to this process's own writer.
+    /// Hands a posting to this process's own writer, and marks it as in doubt, because the leader may have written it,
+    /// or may still write it.
     fn leave_open(&self, item: QueuedPosting) {
         if let Some(key) = item.posting.key {
             self.doubts.leave_open(key.hash);
@@ -375,8 +376,8 @@ impl Forwarder {
         self.hand_over(item.in_doubt());
     }
 
-    /// Hands a posting that was not sent to the leader to this process's own writer. The leader may still have an
-    /// earlier posting under the same key.
+    /// Hands a posting to this process's own writer without sending it to the leader. Marks it as in doubt if the
+    /// leader may still write an earlier posting under the same key.
     fn hand_over_unsent(&self, item: QueuedPosting) {
         let key = item.posting.key;
         let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key.hash, false));

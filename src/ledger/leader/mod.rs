@@ -11,7 +11,7 @@
 //! | [`connection`] | the stream of a follower to the leader |
 //! | [`service`] | receives the postings of followers at the leader, and writes them |
 //! | [`doubt`] | remembers the keys of postings that the leader may still write |
-//! | [`wire`] | converts postings and replies |
+//! | [`wire`] | converts postings and replies to messages, and back |
 //!
 //! Correctness does not depend on the leader: a process that wrongly believes that it leads only loses races to write
 //! the next batch. A follower whose leader does not reply writes its postings itself. Every posting that is sent to the
@@ -60,10 +60,12 @@ mod proto {
     tonic::include_proto!("revwallet.internal.v1");
 }
 
-/// Maximum number of legs of a posting that is sent to the leader. Larger postings are rare and cost more to send.
+/// Maximum number of legs of a posting that is sent to the leader. Larger postings are rare and cost more to send, so
+/// the process writes them itself.
 const LEGS_MAX: usize = 256;
 
-/// Maximum number of remembered keys of postings that the leader did not write; the oldest are forgotten first.
+/// Maximum number of idempotency keys that are remembered because the leader did not write their postings; the oldest
+/// keys are forgotten first.
 const HANDED_OVER_MAX: usize = 100_000;
 
 /// Role of a process in the election of the leader.
@@ -73,8 +75,8 @@ pub enum Candidacy {
     /// canceled, it gives up the lead, and sends its remaining postings to the next leader.
     Leader { address: AdvertisedAddress, stopping: CancellationToken },
     /// The process never leads, and only sends its postings to the leader. Meant for processes that do only background
-    /// work: they have few postings, and if one of them led, the processes with the API would have to send the postings
-    /// of all requests to it.
+    /// work. If such a process led, the processes with the API, which have most of the postings, would have to send all
+    /// of them to it.
     Follower,
 }
 
@@ -122,7 +124,7 @@ struct LeaderAddress {
     key: Uuid,
 }
 
-/// The queues of this process's own writers, and the admission to them.
+/// The queues of this process's own writers, and the limit on the number of queued legs.
 pub(super) struct OwnWriter {
     pub(super) queues: WriterQueues,
     /// Counts the legs of all postings that have no reply yet, including those for the leader.
@@ -143,7 +145,7 @@ pub(super) struct LeaderHandle {
 }
 
 impl LeaderHandle {
-    /// Starts the tasks that take part in the election and that send postings to the leader.
+    /// Starts the task that takes part in the election of the leader, and the task that sends postings to the leader.
     pub(super) fn start(
         options: &LedgerOptions,
         candidacy: Candidacy,
@@ -190,8 +192,8 @@ impl LeaderHandle {
         forwards.then_some(&self.queue)
     }
 
-    /// Returns whether an earlier posting under this key may still take effect without the knowledge of the writer that
-    /// gets the postings of this queue.
+    /// Returns whether an earlier posting under this key may still take effect although the process that writes the
+    /// postings of `queue` does not know of it.
     pub(super) fn is_in_doubt(&self, key: HashedKey, queue: &mpsc::Sender<QueuedPosting>) -> bool {
         self.doubts.contain(key.hash, self.queue.same_channel(queue))
     }

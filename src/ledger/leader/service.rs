@@ -17,7 +17,8 @@ use crate::ledger::writer::PostError;
 use crate::secret::constant_time_eq;
 use crate::telemetry::Metrics;
 
-/// Largest request: a follower sends at most about a thousand legs, with 4 KiB of metadata each.
+/// Largest request that the leader accepts, in bytes. A request has at most about a thousand legs, with up to 4 KiB of
+/// metadata each.
 const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Full names of the gRPC methods.

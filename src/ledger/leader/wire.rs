@@ -1,4 +1,4 @@
-//! Conversion of postings and replies to the messages between processes, and back.
+//! Converts postings and replies to the messages that processes exchange, and back.
 
 use foldhash::HashMap;
 use serde_json::value::RawValue;
@@ -17,8 +17,8 @@ use crate::ledger::transfer::{Action, Leg, Posted, Posting, TransferKind, Transf
 use crate::ledger::writer::{PostError, PostOutcome, PostReply};
 use crate::secret::digest;
 
-/// Version of the messages. A process that does not know a new field would write a different posting than was meant,
-/// so every change of the messages needs a new version.
+/// Version of the messages. A process that does not know a new field would write a different posting than the sender
+/// meant, so every change of the messages needs a new version.
 pub(super) const VERSION: u32 = 2;
 
 /// Placeholders for the refusal texts of a posting's companions (rows of other modules), by index. The leader does not

@@ -13,7 +13,7 @@ pub use self::rate::{InvalidRate, Rate};
 /// Highest balance of a customer account: 2^53 - 1, so that every JSON parser reads every balance exactly.
 pub const MAX_BALANCE: Minor = Minor(9_007_199_254_740_991);
 
-/// Longest text that is parsed as an amount. An `i64` has at most 19 digits; the rest is room for zeros.
+/// Longest text, in bytes, that is accepted as an amount: enough for the 19 digits of an `i64` and for extra zeros.
 const TEXT_LEN_MAX: usize = 64;
 
 /// An amount or a balance in minor units (cents for EUR).
@@ -51,7 +51,7 @@ pub enum AmountError {
 impl Minor {
     pub const ZERO: Self = Self(0);
 
-    /// Adds; `None` if the sum exceeds the range of `i64`.
+    /// Returns the sum of two amounts; `None` if the sum exceeds the range of `i64`.
     #[must_use]
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         match self.0.checked_add(other.0) {
@@ -60,7 +60,7 @@ impl Minor {
         }
     }
 
-    /// Subtracts; `None` if the difference exceeds the range of `i64`.
+    /// Returns the difference of two amounts; `None` if the difference exceeds the range of `i64`.
     #[must_use]
     pub const fn checked_sub(self, other: Self) -> Option<Self> {
         match self.0.checked_sub(other.0) {
@@ -98,7 +98,8 @@ impl Minor {
         Self::parse_scaled(text, currency.decimals())
     }
 
-    /// Parses a number with at most `decimals` decimals, and returns it in units of the last decimal.
+    /// Parses a number with at most `decimals` decimals, and returns it in units of the last decimal: with two
+    /// decimals, `1.5` becomes 150.
     fn parse_scaled(text: &str, decimals: u8) -> Result<Self, AmountError> {
         if text.len() > TEXT_LEN_MAX {
             return Err(AmountError::NotANumber);

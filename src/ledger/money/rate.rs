@@ -5,7 +5,7 @@ use std::str::FromStr;
 /// A rate of 100 %, in hundredths of a percent.
 const WHOLE: i32 = 10_000;
 
-/// Highest rate that is accepted: 1,000 %, for a tax.
+/// Highest rate that is accepted: 1,000 %. A tax may be higher than the net price, so its rate may exceed 100 %.
 const RATE_MAX: i32 = 10 * WHOLE;
 
 /// A rate in hundredths of a percent.
@@ -45,8 +45,8 @@ impl Rate {
         i64::try_from((amount * part + whole - 1) / whole).unwrap_or(i64::MAX)
     }
 
-    /// The smallest gross amount that leaves at least `net` after the deduction of this share, rounded up; `None` if
-    /// there is no such amount.
+    /// The smallest gross amount that leaves at least `net` after this share, rounded up, is deducted; `None` if no
+    /// amount is large enough.
     pub fn gross(self, net: i64) -> Option<i64> {
         let rest = i128::from(WHOLE - self.0);
         if rest <= 0 {
@@ -61,8 +61,8 @@ impl Rate {
         Some(gross)
     }
 
-    /// Computes how much of a gross amount is a tax or other surcharge that was added to the net amount at this rate;
-    /// rounded half up.
+    /// Computes the tax that a gross amount includes, if the tax was added to the net amount at this rate. The result
+    /// is rounded half up.
     pub fn within(self, amount: i64) -> i64 {
         share(amount, self.0, WHOLE + self.0)
     }

@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 /// Interval at which the task checks whether the ledger needs another partition.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Interval at which a command checks whether earlier transactions have ended.
+/// Interval at which `revwallet partition` checks whether the transactions that it waits for have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Maximum number of attempts to replace a partition's table while queries keep the table locked.
@@ -32,7 +32,7 @@ const EXCHANGE_ATTEMPTS_MAX: u32 = 60;
 /// Pause between two attempts to replace a partition's table.
 const EXCHANGE_PAUSE: Duration = Duration::from_millis(500);
 
-/// Time after which a command logs that it waits for earlier transactions.
+/// Time after which `revwallet partition` logs that it is still waiting for earlier transactions.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 
 /// State of a partition: whether it still gets transfers, and whether its transfers can be read.
@@ -114,8 +114,8 @@ pub async fn run(
     }
 }
 
-/// Creates the next partition, for `rows` transfers, if the last one is half full. Returns the number of transfers that
-/// the partitions have room for.
+/// Creates further partitions, for `rows` transfers each, in the books that have room for at most half as many. Returns
+/// the number of transfers that still fit into the partitions of the book with the least room.
 pub async fn extend(pool: &PgPool, rows: i64) -> sqlx::Result<i64> {
     sql::extend(&mut *pool.acquire().await?, rows).await
 }
@@ -127,7 +127,7 @@ pub async fn connect_as_owner(db: &Database) -> anyhow::Result<PgConnection> {
     Ok(connection)
 }
 
-/// Creates the books up to `wanted` that are missing, with partitions of `rows` transfers. Returns the number of books.
+/// Creates books until there are `wanted`, with partitions of `rows` transfers. Returns the number of books.
 pub(super) async fn create_books(
     pool: &PgPool,
     wanted: Option<i32>,

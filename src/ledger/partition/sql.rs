@@ -10,7 +10,7 @@ pub(super) async fn extend(db: &mut PgConnection, rows: i64) -> sqlx::Result<i64
         .await
 }
 
-/// Creates the books up to `count` that are missing, and returns the number of books.
+/// Creates books until there are `count`. Returns the number of books.
 pub(super) async fn create_books(
     db: &mut PgConnection,
     count: i32,

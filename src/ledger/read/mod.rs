@@ -45,8 +45,8 @@ pub struct HistoryEntry {
 #[derive(Debug, Clone)]
 pub struct HistoryPage {
     pub entries: Vec<HistoryEntry>,
-    /// First seq after the archived part of the book, if the requested range begins in the archived part and the
-    /// account is older than the end of that part. The page then lacks the entries before this seq.
+    /// First seq after the archived part of the book, if entries of the requested range may be archived. The page then
+    /// lacks the entries before this seq.
     pub archived_before: Option<i64>,
 }
 
@@ -164,7 +164,7 @@ fn book_for(account: AccountId) -> i32 {
     book_of_account(account).unwrap_or(FIRST_BOOK)
 }
 
-/// Returns the last seq that was in the book of an account at that moment.
+/// Returns the last seq that the book of an account contained at this moment.
 pub async fn seq_at(
     db: &mut PgConnection,
     account: AccountId,
@@ -174,7 +174,7 @@ pub async fn seq_at(
     Ok(sql::seq_at(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Returns the last seq that was in the book of an account before that moment.
+/// Returns the last seq that the book of an account contained before this moment.
 pub async fn seq_before(
     db: &mut PgConnection,
     account: AccountId,
@@ -186,9 +186,9 @@ pub async fn seq_before(
 
 /// Returns the newest moment for which the content of an account's book can no longer change.
 ///
-/// A batch that is being written already has its timestamp, but is not visible yet. The timestamp is not before that of
-/// the newest visible batch. If no batch is being written, every later batch gets a timestamp after the time of this
-/// read.
+/// While a batch is being written, the moment is just before the newest visible batch, because the unfinished batch may
+/// have the same timestamp, but no earlier timestamp. Otherwise the moment is the present, because every later batch
+/// gets a later timestamp.
 pub async fn settled_until(db: &mut PgConnection, account: AccountId) -> Result<OffsetDateTime> {
     let book = book_for(account);
     let sql::Settled { now, is_writing } = sql::settled(db, book).await?;
@@ -209,9 +209,9 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> Result<i64> {
     Ok(sql::head(db, book).await?.0)
 }
 
-/// Returns the balances of these accounts after the transfer with the seq `until` of their book, in the same order;
-/// zero for unused accounts. Returns an error if that transfer is archived and one of the accounts is older than the
-/// archive's end.
+/// Returns the balances of these accounts, in the same order, after the transfer with the seq `until`; zero for unused
+/// accounts. Returns an error if `until` is before the end of the archived part of a book, and one of the accounts was
+/// created in that part.
 pub async fn balances(
     db: &mut PgConnection,
     accounts: &[AccountId],

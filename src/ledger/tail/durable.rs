@@ -22,12 +22,12 @@ use crate::telemetry::Metrics;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Shortest pause after a read from which the source has filtered out every item. The pause keeps reads without items
-/// rare.
+/// Shortest pause after a read in which the source filtered out every item. It limits the number of reads that return
+/// no items.
 const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 
-/// Longest pause after a slow step. The pause is well below the lease of the cursor, so that no other process takes the
-/// cursor over during the pause.
+/// Longest pause after a slow step. It is well below the lease of the cursor; otherwise, another process could take
+/// over the cursor during the pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Settings of a durable reader.
@@ -55,7 +55,7 @@ pub trait SegmentHandler<S: Source>: Send + 'static {
     ) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// Outcome of a reader's step.
+/// Outcome of a reader's step, which reads items and applies their effects.
 enum StepOutcome {
     /// The read reached its limit, so there may be more to read.
     MoreToRead,
@@ -183,7 +183,7 @@ impl DurableReader {
         if let Err(error) = released.await {
             tracing::debug!(
                 error.message = %error,
-                "releasing the cursor failed; another process takes it over when the lease expires"
+                "a background reader of the ledger could not release its stored position; another process takes it over when its lease expires"
             );
         }
     }

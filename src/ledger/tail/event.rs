@@ -37,7 +37,8 @@ pub async fn append_events(
     sql::append_events(db, FIRST_BOOK, events).await
 }
 
-/// Reads the events of a topic after the first position, up to and including the second.
+/// Reads the events of a topic between two positions: after the first position of `bounds`, up to and including the
+/// second.
 pub async fn events_of_topic(
     db: &mut PgConnection,
     topic: &str,

@@ -19,7 +19,7 @@ use crate::telemetry::Metrics;
 /// Maximum number of broadcast segments that a reader may lag behind before it reads from the database.
 const SEGMENTS_MAX: usize = 64;
 
-/// Maximum number of items of a read.
+/// Maximum number of items that a single read returns.
 const ITEMS_MAX: i64 = 1_000;
 
 /// Shortest time between two reads. The delay is too short for clients to notice, and reduces the number of reads while

@@ -44,8 +44,9 @@ use self::live::LiveHub;
 use self::source::BookHandle;
 use self::wake::Notifications;
 
-/// Number by which the size of the pool is divided to get the maximum number of concurrent steps of durable readers. A
-/// step holds one connection, and its handler can need a second connection; the rest of the pool is for requests.
+/// Divisor of the size of the connection pool. The quotient limits how many steps (a read and its effects) the durable
+/// readers run at the same time. A step holds one connection and may need a second; the rest of the pool is for
+/// requests.
 const POOL_PART_OF_STEPS: u32 = 3;
 
 /// Dependencies and settings of a [`Tail`].
@@ -62,11 +63,11 @@ pub struct TailOptions {
 #[derive(Clone)]
 pub struct Tail {
     pool: PgPool,
-    /// In the order of the books.
+    /// The tasks that read the transfers of each book for the live readers, in the order of the books.
     books: Arc<[LiveHub<SealedTransfers>]>,
     events: LiveHub<Events>,
     notifications: Notifications,
-    /// Limits how many steps of durable readers run at the same time. Each book has its own readers.
+    /// Limits how many steps (a read and its effects) the durable readers of all books run at the same time.
     steps: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }

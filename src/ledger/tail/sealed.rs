@@ -1,5 +1,5 @@
-//! The transfers of a book, each with the id of its batch. Positions contain this id, so that a position in a batch
-//! that a failover lost is recognized as invalid.
+//! The transfers of a book, each with the id of its batch. Positions contain this id. If a failover loses a batch, the
+//! id shows that positions in this batch are invalid.
 
 use sqlx::PgConnection;
 
@@ -50,7 +50,7 @@ impl Source for SealedTransfers {
     }
 }
 
-/// Reads the rows of a book after `after`, up to `last`, that touch one of these accounts.
+/// Reads the transfers of a book that touch one of these accounts, with seqs after `after`, up to and including `last`.
 pub async fn rows_of_accounts(
     db: &mut PgConnection,
     book: i32,
@@ -63,7 +63,7 @@ pub async fn rows_of_accounts(
     with_batches(db, book, rows).await
 }
 
-/// Reads the rows of a book after `after`, up to `last`.
+/// Reads the transfers of a book with seqs after `after`, up to and including `last`.
 pub async fn sealed_rows(
     db: &mut PgConnection,
     book: i32,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::wake::NotifyChannel;
 
-/// A book, and the pool through which it is read.
+/// A book, and the connection pool through which it is read.
 #[derive(Clone)]
 pub(super) struct BookHandle {
     pub pool: PgPool,

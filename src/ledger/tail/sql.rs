@@ -69,7 +69,7 @@ pub(super) async fn seals(
     .await
 }
 
-/// Reads the batch that contains each of these transfers, in the same order.
+/// Reads the batch of each of these transfers, in the same order.
 pub(super) async fn seals_of(
     db: &mut PgConnection,
     book: i32,
@@ -96,7 +96,7 @@ pub(super) async fn seals_of(
 
 /// Facts that decide whether a reader can continue from a position.
 pub struct PositionFacts {
-    /// Newest position in the book when the facts were read.
+    /// Newest position in the ledger when the facts were read.
     pub now: String,
     /// First digits of the id of the batch that contains the transfer at the position; `None` if the book does not have
     /// the transfer.
@@ -159,8 +159,8 @@ pub(super) async fn prune_events(
     .await
 }
 
-/// Creates the cursor of a reader, unless it exists. The reader begins with the first transfer that is not archived, or
-/// with the first event.
+/// Creates the stored position (cursor) of a reader, unless it exists. The reader begins with the first transfer that
+/// is not archived, or with the first event.
 pub(super) async fn create_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -350,7 +350,7 @@ pub(super) async fn events(
     Ok(events.collect())
 }
 
-/// Reads the events of a topic after the first position, up to and including the second.
+/// Reads the events of a topic after the position `after`, up to and including the position `until`.
 pub(super) async fn events_of_topic(
     db: &mut PgConnection,
     book: i32,

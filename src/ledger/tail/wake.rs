@@ -14,7 +14,7 @@ use super::sql;
 use crate::ledger::book::{FIRST_BOOK, index_of};
 use crate::tasks::Tasks;
 
-/// Interval at which a reader tries to take over its cursor while another process holds the cursor.
+/// Interval at which a reader tries to take over its stored position (cursor) while another process holds it.
 pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval at which the ledger is polled for new items, in case a notification was lost. A notification is lost only
@@ -52,19 +52,19 @@ impl NotifyChannel {
 /// Receivers of the notifications of all channels. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Notifications {
-    /// In the order of the books.
+    /// A receiver for each book, in the order of the books.
     books: Arc<[watch::Receiver<()>]>,
     event: watch::Receiver<()>,
 }
 
 struct NotificationSenders {
-    /// In the order of the books.
+    /// A sender for each book, in the order of the books.
     books: Vec<watch::Sender<()>>,
     event: watch::Sender<()>,
 }
 
 impl NotificationSenders {
-    /// Wakes the readers that a notification is for. The payload is the number of the book.
+    /// Wakes the readers that wait for this notification. `payload` is the number of the book.
     fn notify(&self, channel: &str, payload: &str) {
         if channel == NotifyChannel::Event.name() {
             self.event.send_replace(());
@@ -105,7 +105,7 @@ impl Notifications {
         Self { books: book_changes.into(), event: event_changes }
     }
 
-    /// Subscribes to the future notifications of new items of a book: its transfers, or the events of all books.
+    /// Subscribes to future notifications of new transfers of a book, or of new events. For events, `book` is ignored.
     pub(super) fn subscribe(&self, channel: NotifyChannel, book: i32) -> watch::Receiver<()> {
         let changes = match channel {
             NotifyChannel::Book => self.books.get(index_of(book)),

@@ -1,4 +1,4 @@
-//! The checks of a book's rows in memory, which the auditor and `revwallet verify` share.
+//! Checks the rows of a book in memory, both for the auditor and for `revwallet verify`.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,7 +23,7 @@ const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 /// Maximum number of accounts that the checker of a long-running process (the auditor) keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
-/// Number of seqs that a query covers when the accounts created in the archived part of a book are loaded.
+/// Number of seqs that are covered by each query for the accounts of the archived part of a book.
 const ARCHIVED_ACCOUNTS_SEQS: i64 = 50_000;
 
 /// The last checked seal (the row that ends a batch), which the next seal has to follow.
@@ -37,7 +37,7 @@ struct PreviousSeal {
 /// Checks a book batch by batch, and remembers the balances after the rows that it has checked.
 pub struct BookChecker {
     book: i32,
-    /// The anchors whose seals have not been reached yet.
+    /// Anchors (known hashes of seals) that the checker has not reached yet.
     anchors: Vec<Anchor>,
     previous: PreviousSeal,
     balances: HashMap<i64, i64>,
@@ -129,7 +129,7 @@ impl BookChecker {
         Ok(())
     }
 
-    /// Checks that a seal follows the previous one.
+    /// Checks that a seal follows the previous seal.
     fn check_place(&mut self, seal: &StoredSeal) {
         let place = format!("seal {}", seal.seq);
         let previous = self.previous.seq;

@@ -1,4 +1,4 @@
-//! A chunk of a book: whole batches, with every row that the hashes of their seals cover.
+//! A chunk of a book: consecutive whole batches, with all rows that the hashes of the batches cover.
 
 use sqlx::PgConnection;
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckKind {
-    /// Each seq is the successor of the previous one.
+    /// Each seq is the successor of the previous seq.
     Gap,
     /// Both balances after a transfer equal the previous balances of its accounts, changed by its amount.
     RunningBalance,

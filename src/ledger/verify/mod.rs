@@ -2,7 +2,7 @@
 //!
 //! | check | rule |
 //! |---|---|
-//! | gaps | each seq is the successor of the previous one |
+//! | gaps | each seq is the successor of the previous seq |
 //! | running balances | both balances after a transfer equal the previous balances of its accounts, changed by its amount |
 //! | floors and ceilings | each balance is within the limits of its account's class |
 //! | currencies | both accounts of a transfer have the same currency |
@@ -80,8 +80,8 @@ impl Serialize for Anchor {
 /// Result of a verification.
 #[derive(Debug, Serialize)]
 pub struct VerifyReport {
-    /// Last archived seq, if a part of the book is archived. Of the transfers up to this seq, only the resulting
-    /// balances and the chain of their seals were checked.
+    /// Last archived seq, if a part of the book is archived. For the transfers up to this seq, only the resulting
+    /// balances and the chain of seals were checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived_until: Option<i64>,
     pub transfers: i64,
@@ -162,8 +162,8 @@ pub async fn run_all(
     Ok(report)
 }
 
-/// Verifies a book up to the seal that is the last seal when the run starts. `progress` receives the number of
-/// transfers checked so far, and the total number of transfers.
+/// Verifies a book up to its last seal at the start of the verification. `progress` receives the number of transfers
+/// checked so far, and the total number of transfers.
 pub async fn run(
     db: &mut PgConnection,
     book: i32,

@@ -117,7 +117,7 @@ pub(super) async fn accounts(
     .await
 }
 
-/// Balance of an existing account after a seq, with its currency.
+/// Balance of an existing account after the transfer with a given seq, and the account's currency.
 pub(super) struct AccountBalance {
     pub account: i64,
     pub balance: i64,
@@ -172,8 +172,8 @@ pub(super) async fn books(db: &mut PgConnection) -> sqlx::Result<Vec<i32>> {
 }
 
 /// Query for the rows of legs. `$source` is a query that returns, for each leg, the seq of the original (`home`), and
-/// the `book` and `seq` of the row to read. The planner must not merge the inner query (`offset 0`): without statistics
-/// about a new table, it would prefer to read the whole table.
+/// the `book` and `seq` of the row to read. `offset 0` keeps the planner from merging the inner query into the outer
+/// query. Otherwise, without statistics about a new table, the planner would choose to read the whole table.
 macro_rules! select_legs {
     ($source:tt, $($param:expr),*) => {
         sqlx::query_as!(

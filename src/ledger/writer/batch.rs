@@ -30,7 +30,7 @@ pub(super) struct AcceptedPosting {
     pub(super) item: QueuedPosting,
     pub(super) start: usize,
     pub(super) end: usize,
-    /// Held balances, after the posting, of the accounts that it touches.
+    /// Held balances after the posting, for those of its accounts that have a held balance.
     held: Vec<(AccountId, Minor)>,
 }
 
@@ -55,8 +55,8 @@ pub(super) struct Batch {
     pub(super) undo: Vec<AccountUndo>,
     /// Digest of the encoded content of the batch.
     pub(super) content: [u8; 32],
-    /// Whether the batch was also sent over an earlier connection. In that case, an error that another batch came
-    /// first may mean that the earlier attempt was committed.
+    /// Whether the batch was already sent over an earlier connection. If so, and the database reports that another
+    /// batch came first, that batch may be this batch, committed by the earlier attempt.
     pub(super) resent: bool,
     pub(super) timer: StageTimer,
     /// Root span of the batch's own trace; disabled if none of its postings is traced.
@@ -68,7 +68,7 @@ pub(super) struct Batch {
 pub(super) struct Lookup {
     /// All accounts of the waiting postings, without duplicates.
     pub(super) accounts: Vec<AccountId>,
-    /// Postings that cannot be decided, because an account is not in the cache.
+    /// Postings on which the writer cannot decide yet, because at least one of their accounts is not in the cache.
     pub(super) waiting: Vec<QueuedPosting>,
     /// Refused postings with an idempotency key. If the key is stored already, an earlier attempt succeeded, and the
     /// client gets the reply of that attempt.
@@ -85,7 +85,7 @@ impl Lookup {
         self.waiting.is_empty() && self.refused.is_empty() && self.suspects.is_empty()
     }
 
-    /// All postings that wait for the result.
+    /// Returns all postings that wait for the result of the lookup.
     pub(super) fn into_items(self) -> impl Iterator<Item = QueuedPosting> {
         self.waiting
             .into_iter()
@@ -104,7 +104,7 @@ impl Lookup {
     }
 }
 
-/// The requests to the database that result from deciding on the waiting postings.
+/// Requests to send to the database after the decisions on the waiting postings.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) batch: Option<Batch>,

@@ -15,11 +15,11 @@ use crate::ledger::account::{Account, AccountId};
 struct CacheEntry {
     /// `None` means that the account does not exist.
     account: Option<Account>,
-    /// Number of changes in flight.
+    /// Number of changes by batches in flight. While it is above 0, the account is not evicted.
     pins: u32,
 }
 
-/// State of an account before a change, with which the change can be rolled back.
+/// State of an account before a change, kept to roll the change back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AccountUndo {
     id: AccountId,
@@ -82,7 +82,8 @@ impl AccountCache {
         entry.account = undo.before;
     }
 
-    /// Inserts an account as read from the database, unless it is already cached, because a cached value is newer.
+    /// Inserts an account that was read from the database. If the account is already cached, keeps the cached value,
+    /// which is newer.
     pub(super) fn warm(&mut self, id: AccountId, account: Option<Account>) {
         if !self.touch(id) {
             self.young.insert(id, CacheEntry { account, pins: 0 });

@@ -80,7 +80,8 @@ impl Writer {
         Ok(head)
     }
 
-    /// Updates the cached accounts that the missed transfers touched. The row has an array for each column.
+    /// Updates the cached accounts that the missed transfers touched. `missed` is a single row, with an array for each
+    /// column of the transfers.
     fn update_cached_accounts(&mut self, missed: &Row) -> Result<(), Error> {
         let kinds: Vec<i16> = missed.try_get(2)?;
         let (debits, credits): (Vec<i64>, Vec<i64>) = (missed.try_get(3)?, missed.try_get(4)?);

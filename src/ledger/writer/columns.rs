@@ -1,4 +1,4 @@
-//! Conversion of a batch to the array parameters of `ledger.post`.
+//! Converts a batch to the parameters of the SQL function `ledger.post`, which takes an array for each column.
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use super::cross_book::BookPart;
 use crate::idempotency_key::HashedKey;
 use crate::ledger::transfer::Posting;
 
-/// Parameters of `ledger.post`, with an array for each column.
+/// Parameters of the SQL function `ledger.post`, with an array for each column.
 #[derive(Debug, Default)]
 pub(super) struct PostColumns {
     book: i32,
@@ -40,10 +40,11 @@ pub(super) struct PostColumns {
     home: Vec<Option<i64>>,
 }
 
-/// Options of `ledger.post`.
+/// Options of the SQL function `ledger.post`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PostOptions {
-    /// Whether to raise an error if another batch came first, so that the whole transaction around this batch fails.
+    /// Whether to raise an error if another batch came first. The error rolls back everything that the transaction
+    /// writes, not only this batch.
     pub(super) strict: bool,
     /// Whether to notify the tasks that wait for new transfers.
     pub(super) notify: bool,
@@ -84,8 +85,8 @@ impl PostColumns {
         columns
     }
 
-    /// Creates the columns for the batch of one book, in a transaction that writes to several books and fails as a
-    /// whole.
+    /// Creates the columns for the batch of one book. The batch belongs to a transaction that writes to several books
+    /// and fails as a whole.
     pub(super) fn from_part(part: &BookPart) -> Self {
         let rows = &part.rows;
         let mut columns = Self {
@@ -153,7 +154,7 @@ impl PostColumns {
         }
     }
 
-    /// Returns the parameters in the order that the function expects.
+    /// Returns the parameters in the order that `ledger.post` expects.
     pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 27] {
         [
             &self.book,

@@ -8,23 +8,23 @@ use futures_util::future::BoxFuture;
 /// A stage of the writer at which a fault can be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WriterStage {
-    /// The postings of a batch were accepted, and no part of the batch was sent.
+    /// The writer has accepted the postings of a batch, and has not sent the batch yet.
     BeforeSend,
     /// The batch was handed to the connection; the pipeline may contain other batches.
     AfterSend,
-    /// The database has replied; the reply was not processed.
+    /// The database has replied; the writer has not processed the reply yet.
     AfterReply,
-    /// A batch is known to be committed, and none of its postings has its reply.
+    /// The writer knows that a batch was committed, and has not replied to its postings yet.
     BeforeAnswer,
-    /// The connection is lost; no attempt to reconnect was made.
+    /// The connection is lost; the writer has not tried to reconnect yet.
     BeforeReconnect,
-    /// A new connection is open; no batch was resent.
+    /// A new connection is open; the writer has not resent any batch yet.
     BeforeResend,
     /// A transaction for several books has locked the books and read the data that its postings need.
     BooksLocked,
-    /// The transaction for several books has written a batch of each book, and has not committed.
+    /// The transaction for several books has written a batch to each book, and has not committed yet.
     BooksPosted,
-    /// The transaction for several books was committed; the writer has not processed the reply.
+    /// The transaction for several books was committed; the writer has not processed the reply yet.
     BooksCommitted,
 }
 

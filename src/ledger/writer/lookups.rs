@@ -1,4 +1,4 @@
-//! Processing of the results of the writer's queries for accounts and used idempotency keys.
+//! Handles the results of the queries with which the writer reads accounts and used idempotency keys.
 
 use std::collections::HashMap;
 
@@ -67,7 +67,7 @@ impl Writer {
     }
 }
 
-/// Parsed replies to a lookup.
+/// Parsed result of a lookup: accounts, used idempotency keys, and the head (newest batch) of the book.
 struct LookupResult {
     accounts: HashMap<AccountId, Account>,
     keys: Vec<(Uuid, StoredKey)>,
@@ -97,7 +97,7 @@ pub(super) fn parse_key(row: &Row) -> Result<(Uuid, StoredKey), Error> {
     Ok((row.try_get(0)?, stored))
 }
 
-/// Parses an account. Its balance is that of its last debit or its last credit, whichever is later.
+/// Parses an account. Its balance is the balance that its last debit or its last credit stored, whichever is later.
 pub(super) fn parse_account(row: &Row) -> Result<(AccountId, Account), Error> {
     let code: String = row.try_get(1)?;
     let decimals: i16 = row.try_get(2)?;

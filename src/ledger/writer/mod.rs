@@ -8,12 +8,14 @@
 //! | post | 1 | up to [`Settings::pipe_max`] batches overlap on one connection |
 //! | catch up | 1 | only after another process committed a batch first; the next batches are written under the book's lock |
 //!
-//! A refused posting does not affect the other postings of its batch. A refusal is reported only when it is certain:
-//! the head (newest batch) of the book on which it is based is confirmed, either by the commit of the batch in which
-//! the posting was refused or by reading the head, and the idempotency key of the posting, if any, was looked up. If a
-//! batch fails, the later batches in flight are based on balances that never came into effect, so their postings are
-//! decided again. If the connection breaks, the same batch is resent: at most one attempt can commit, and the stored
-//! seal (the row that ends a batch) shows whether an attempt did. Until then, no posting of the batch gets a reply.
+//! A refused posting does not affect the other postings of its batch. A refusal is reported only when it is final. For
+//! that, the balances on which it is based must be committed: either the batch of the refused posting was committed, or
+//! the writer has read the head (newest batch) of the book, and it is still the batch with these balances. If the
+//! posting has an idempotency key, the writer also looks up the key, because an earlier attempt may have been accepted.
+//! If a batch fails, the later batches in flight are based on balances that never came into effect, so their postings
+//! are decided again. If the connection breaks, the same batch is resent: at most one attempt can commit, and the
+//! stored seal (the row that ends a batch) shows whether an attempt did. No posting of the batch gets a reply before
+//! the writer knows the outcome.
 //!
 //! All sizes are bounded: the queue (in postings and legs), a batch (in legs), the pipeline (in requests), the account
 //! cache, and the cached keys.
@@ -68,18 +70,18 @@ pub struct Settings {
     pub books: i32,
     /// Maximum number of postings in the queue. A longer queue would only add latency.
     pub queue_max: usize,
-    /// Maximum number of legs (single movements) of all queued postings, because one posting may have thousands of
-    /// legs.
+    /// Maximum total number of legs (single movements) of the queued postings. A limit on the number of postings alone
+    /// does not suffice, because a posting may have thousands of legs.
     pub queue_legs_max: usize,
-    /// Maximum number of legs of a batch, because every leg waits until the whole batch is written. A larger posting
-    /// gets a batch of its own.
+    /// Maximum number of legs of a batch. The limit keeps the latency low, because every leg waits until the whole
+    /// batch is written. A larger posting gets a batch of its own.
     pub batch_legs_max: usize,
     /// Maximum number of requests to the database that await a reply.
     pub pipe_max: usize,
     /// Maximum number of accounts in the cache, 50 bytes each.
     pub cache_accounts_max: usize,
-    /// Maximum number of missed transfers of other processes that the writer reads to update its cache; if it missed
-    /// more, it clears the cache instead.
+    /// Maximum number of transfers that the writer reads to update its cache after other processes have written them.
+    /// If there are more, it clears the cache instead.
     pub catch_up_max: i64,
     /// Longest time that the database may take to reply before the connection counts as lost.
     pub reply_max: Duration,
@@ -129,8 +131,8 @@ pub(super) struct Writer {
     queue: mpsc::Receiver<QueuedPosting>,
     pipeline: Pipeline,
     mode: WriterMode,
-    /// Number of batches that are still to be sent under the book's lock. After another process has committed a batch
-    /// first, the lock keeps this writer from losing every further race.
+    /// Number of further batches that this writer sends under the book's lock. After another process has committed a
+    /// batch first, the lock keeps this writer from losing every further race to write the next batch.
     locked_batches_left: u32,
     /// Head of the book (the end of its newest batch) after the last confirmed commit.
     head: BookHead,
@@ -141,8 +143,8 @@ pub(super) struct Writer {
     /// Postings that the writer has taken from the queue and not yet sent to the database.
     intake: VecDeque<QueuedPosting>,
     decision: Decision,
-    /// Whether the server processes of all earlier connections have certainly ended, so that they cannot commit a
-    /// batch.
+    /// Whether it is certain that the server processes of all earlier connections have ended, and can no longer commit
+    /// a batch.
     are_old_backends_gone: bool,
     metrics: Arc<Metrics>,
     admission: Admission,
@@ -256,7 +258,7 @@ impl Writer {
         }
     }
 
-    /// Returns whether the intake has room for postings from the queue.
+    /// Returns whether the writer can take further postings from the queue now.
     fn has_room(&self) -> bool {
         self.mode != WriterMode::CatchingUp
             && self.pipeline.len() < self.settings.pipe_max

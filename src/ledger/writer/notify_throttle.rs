@@ -35,7 +35,8 @@ impl NotifyThrottle {
         self.is_pending = false;
     }
 
-    /// Time at which a pending notification is due, even if no further batch is sent.
+    /// Time at which a pending notification must be sent, unless a further batch sends it earlier; `None` if no
+    /// notification is pending.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.notified_at.filter(|_| self.is_pending).map(|at| at + INTERVAL)
     }

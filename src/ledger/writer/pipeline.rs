@@ -42,8 +42,7 @@ pub(super) enum InFlightRequest {
     ReleaseLock,
     /// Notifies the tasks that wait for new transfers.
     Notify,
-    /// A request that was sent after a batch that failed. Its reply is ignored, and its postings were taken out to be
-    /// decided again.
+    /// A request that was sent after a batch that failed. Its reply is ignored, because its postings are decided again.
     Discarded,
 }
 
@@ -79,8 +78,8 @@ pub(super) struct ReplyLayout {
     /// Kinds of companions (rows of other modules) in the batch. Their statements follow the statement that writes the
     /// transfers.
     pub(super) kinds: Vec<&'static CompanionKind>,
-    /// Position of the reply that names the committed batch with the same predecessor; `None` unless the batch was
-    /// resent.
+    /// Position of the reply that shows which batch was committed after the predecessor of this batch; `None` unless
+    /// this batch was resent.
     pub(super) next_seal: Option<usize>,
 }
 
@@ -94,7 +93,8 @@ struct Statements {
     keys: Statement,
     accounts: Statement,
     catch_up: Statement,
-    /// Statements that write rows of other modules, in the order in which they were registered.
+    /// Statements that write rows of other modules (companions), in the order in which the kinds of companions were
+    /// registered.
     companions: Vec<(&'static CompanionKind, Statement)>,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct ConnectionLost;
 
 impl Pipeline {
     /// Opens a connection, and uses it to terminate the server process (backend) of the previous connection. Returns
-    /// the pipeline, and whether that backend has certainly ended.
+    /// the pipeline, and whether it is certain that the old backend has ended.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],
@@ -189,8 +189,8 @@ impl Pipeline {
         self.sent.drain(..).map(|sent| sent.request).collect()
     }
 
-    /// Sends a batch. A batch with companions (rows of other modules) is one transaction, which fails as a whole.
-    /// `has_begun` tells that the request that took the book's lock has already begun the transaction.
+    /// Sends a batch. A batch with companions (rows of other modules) is written in one transaction, which fails as a
+    /// whole. `has_begun` is true if the transaction was already begun, by the request that took the book's lock.
     pub(super) fn send_batch(&mut self, book: i32, batch: Batch, has_begun: bool) {
         let notify = self.throttle.record_batch();
         let has_companions = batch.has_companions();
@@ -249,7 +249,8 @@ impl Pipeline {
         self.push(InFlightRequest::CatchUp { after, lock }, requests);
     }
 
-    /// Time at which the tasks that follow the ledger must be notified, even if no further batch is sent.
+    /// Time at which the tasks that follow the ledger must be notified, unless a further batch notifies them earlier;
+    /// `None` if no notification is pending.
     pub(super) fn notify_due_at(&self) -> Option<Instant> {
         self.throttle.due_at()
     }
@@ -316,8 +317,8 @@ impl Pipeline {
 
 type Params = Vec<Box<dyn ToSql + Sync + Send>>;
 
-/// Returns whether this error leaves open whether the request took effect. An ordinary error of a statement does not,
-/// because its transaction was rolled back.
+/// Returns whether the request may have taken effect despite this error. After an ordinary error of a statement, it has
+/// no effect, because its transaction was rolled back.
 pub(super) fn is_outcome_unknown(error: &Error) -> bool {
     match error.as_db_error() {
         Some(db) => matches!(db.severity(), "FATAL" | "PANIC"),
@@ -343,7 +344,7 @@ pub(super) fn companion_rows<'a>(
     if count == 0 { None } else { Some((count, rows)) }
 }
 
-/// Terminates a process of the database server. Returns whether it has certainly ended.
+/// Terminates a process of the database server. Returns whether it is certain that the process has ended.
 pub(super) async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
     const ATTEMPTS_MAX: u32 = 20;
     /// Delay between two attempts, which gives the backend time to end.
@@ -405,7 +406,7 @@ pub(super) fn sealed_at(rows: &[Row]) -> Option<OffsetDateTime> {
     rows.first()?.try_get::<_, Option<OffsetDateTime>>(0).ok().flatten()
 }
 
-/// Id and time of the committed batch that has the same predecessor as a resent batch.
+/// Id and time of the batch that was committed after the predecessor of a resent batch.
 pub(super) fn next_seal(rows: &[Row]) -> Option<(Uuid, OffsetDateTime)> {
     let row = rows.first()?;
     Some((row.try_get(0).ok()?, row.try_get(1).ok()?))

@@ -1,4 +1,4 @@
-//! The queue of postings between the many callers and the writer task.
+//! The queue through which the many callers pass their postings to the writer task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -36,8 +36,8 @@ pub enum PostError {
     Internal,
 }
 
-/// A successful reply of the writer. For an idempotency key that was used before (`Replay`), it contains only the seqs
-/// of the earlier posting, with which the caller reads the transfers.
+/// A successful reply of the writer. If the idempotency key was used before (`Replay`), the reply contains only the
+/// seqs of the earlier posting, and the caller reads the transfers with these seqs.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) enum PostOutcome {
     Posted(Posted),
@@ -55,8 +55,8 @@ pub(in crate::ledger) struct QueuedPosting {
     pub(super) span: Span,
     /// Whether the posting gets a batch of its own, because the database rejected the batch that it was in.
     pub(super) alone: bool,
-    /// Whether the outcome at the leader (the process that writes for all) is unknown: the leader may have written
-    /// this posting, or an earlier posting under its key, or may still do so.
+    /// Whether the posting is in doubt: the leader (the process that writes the postings of all processes) may have
+    /// written this posting, or an earlier posting under the same key, or may still do so.
     is_in_doubt: bool,
     reply: oneshot::Sender<PostReply>,
     /// Counts the posting's legs against the limit of the queue until the posting has its reply.
@@ -75,8 +75,8 @@ impl QueuedPosting {
         Self { is_in_doubt: true, ..self }
     }
 
-    /// Returns the part of a reply that is certain. For a posting that is in doubt, every error except a reused key
-    /// becomes [`PostError::Unknown`], because the leader may have written the posting, or may still write it.
+    /// Replaces a reply that is not certain. If the posting is in doubt, every error except a reused key becomes
+    /// [`PostError::Unknown`], because the leader may have written the posting, or may still write it.
     pub(super) fn certain(&self, reply: PostReply) -> PostReply {
         match reply {
             Err(PostError::Refused(Refusal::KeyReused)) => reply,
@@ -97,8 +97,8 @@ impl QueuedPosting {
 pub(in crate::ledger) struct Admission {
     legs: Arc<AtomicUsize>,
     legs_max: usize,
-    /// Time since which the oldest posting without a reply has been waiting, in microseconds after `started_at`; 0 if
-    /// there is none.
+    /// Time at which the oldest posting without a reply began to wait, in microseconds after `started_at`; 0 if every
+    /// posting has its reply.
     oldest: Arc<AtomicU64>,
     started_at: Instant,
 }
@@ -141,8 +141,8 @@ impl Admission {
         Ok((item, receiver))
     }
 
-    /// Returns the admission for a further writer. It shares the limit on queued legs, but tracks its own oldest
-    /// posting.
+    /// Returns an admission for another writer. All writers share the limit on queued legs; each writer tracks the age
+    /// of its own oldest posting.
     pub(in crate::ledger) fn for_writer(&self) -> Self {
         Self { oldest: Arc::default(), ..self.clone() }
     }
@@ -151,7 +151,7 @@ impl Admission {
         self.legs.load(Ordering::SeqCst)
     }
 
-    /// Sets the time since which the oldest posting without a reply has been waiting.
+    /// Sets the time at which the oldest posting without a reply began to wait.
     pub(super) fn set_oldest(&self, since: Option<Instant>) {
         let since = since.map_or(0, |since| {
             u64::try_from((since - self.started_at).as_micros()).unwrap_or(u64::MAX).max(1)

@@ -22,8 +22,8 @@ pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Longest backoff between two attempts to connect.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Longest time that an attempt to connect may take, because a suspended server accepts the connection and never
-/// replies.
+/// Longest time that an attempt to connect may take. The limit is needed because a suspended server accepts the
+/// connection and never replies.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of attempts to reach an unavailable database during shutdown, to learn the outcome of the last
@@ -31,8 +31,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SHUTDOWN_ATTEMPTS_MAX: u32 = 20;
 
 impl Writer {
-    /// Replaces the connection by a new connection, and resends the batches in flight. The batches of `first` were
-    /// sent before those in the pipeline, so they are resent first.
+    /// Replaces the connection by a new connection, and resends the batches in flight. The batches in `first` were sent
+    /// before the batches in the pipeline, so they are resent first.
     pub(super) async fn reconnect(
         &mut self,
         first: Vec<Batch>,
@@ -111,7 +111,8 @@ impl Writer {
         }
     }
 
-    /// Replies to every unsent posting that the ledger is unavailable: it was not written, and cannot be written soon.
+    /// Rejects every unsent posting with the error that the ledger is unavailable: these postings were not written, and
+    /// cannot be written soon.
     fn fail_unsent(&mut self) {
         while let Ok(item) = self.queue.try_recv() {
             self.admit(item);

@@ -95,7 +95,7 @@ impl Writer {
         !self.intake.is_empty()
     }
 
-    /// Decides on the waiting postings, and sends the batch and the lookup that result.
+    /// Decides on the waiting postings, and sends the resulting batch and lookup.
     async fn send_batch(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
         let legs_max = self.settings.batch_legs_max;
         let planned = plan(
@@ -141,7 +141,7 @@ impl Writer {
         }
     }
 
-    /// Puts postings back, in their order, before all others that wait for the next batch.
+    /// Puts postings back at the front of the postings that wait for the next batch, and keeps their order.
     pub(super) fn put_back(&mut self, items: impl Iterator<Item = QueuedPosting>) {
         let items: Vec<QueuedPosting> = items.collect();
         for item in items.into_iter().rev() {
@@ -187,7 +187,7 @@ impl Writer {
         if batch.resent && !is_settled && !self.are_old_backends_gone {
             // An earlier attempt may still commit: no posting may be reported as not written.
             tracing::warn!(
-                "writing a batch of the ledger failed with {verdict:?}, but an earlier attempt may still succeed; the writer sends the batch again"
+                "could not write a batch of postings ({verdict:?}), but an earlier attempt may still succeed; the ledger's writer sends the batch again"
             );
             tokio::time::sleep(UNSETTLED_DELAY).await;
             return self.reconnect(vec![batch], token).await;
@@ -225,8 +225,8 @@ impl Writer {
         batch.timer.finish(&self.metrics, written);
     }
 
-    /// Reverts, in memory, a batch that was not committed and the later batches in flight, which are based on it. All
-    /// of their postings are decided again, except those whose outcome the verdict determines.
+    /// Undoes, in memory, a batch that was not committed, and the later batches in flight, which are based on it. Their
+    /// postings are decided again, except those whose outcome follows from `verdict`.
     fn roll_back(&mut self, mut batch: Batch, verdict: BatchVerdict) {
         let later_requests = self.pipeline.discard_in_flight();
         let mut again = Vec::new();
@@ -252,8 +252,7 @@ impl Writer {
         self.settle(batch, verdict);
     }
 
-    /// Sends replies to the postings of a failed batch whose outcome the verdict determines; the others are decided
-    /// again.
+    /// Replies to those postings of a failed batch whose outcome follows from `verdict`; the others are decided again.
     fn settle(&mut self, batch: Batch, verdict: BatchVerdict) {
         match verdict {
             BatchVerdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
@@ -291,7 +290,7 @@ impl Writer {
                 }
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the database rejected a batch of the ledger; the writer sends each posting alone to find the faulty posting"
+                    "the database rejected a batch of postings; the ledger's writer sends each posting alone to find the faulty posting"
                 );
                 self.put_back(items.into_iter().map(QueuedPosting::into_alone));
             }
@@ -319,7 +318,7 @@ impl Writer {
         }
     }
 
-    /// Sends the reply to a posting, and to the postings that waited for the same idempotency key.
+    /// Sends the reply to a posting, and settles the postings with the same idempotency key that waited for it.
     pub(super) fn finish(&mut self, item: QueuedPosting, reply: PostReply) {
         let Some(key) = item.posting.key else { return item.answer(reply) };
         let reply = item.certain(reply);

@@ -12,7 +12,7 @@ use crate::ledger::transfer::Posting;
 /// The constraint that keeps idempotency keys unique.
 const KEY_CONSTRAINT: &str = "posting_key";
 
-/// Error code of `ledger.post`: another batch already follows the batch that this batch names as its predecessor.
+/// Error code of `ledger.post`: the batch names a predecessor that another batch already follows.
 const STALE_HEAD: &str = "RW001";
 
 /// Error code of `ledger.all_took`: some companions (rows of other modules) did not take effect.
@@ -95,8 +95,8 @@ impl BatchVerdict {
     }
 }
 
-/// Classifies a batch whose predecessor already has a successor, which may be the same batch, committed by an earlier
-/// attempt.
+/// Classifies a batch that was refused because its predecessor already has a successor. The successor may be the same
+/// batch, committed by an earlier attempt.
 fn resolve_stale(
     batch: &Batch,
     seal: Option<Result<Vec<tokio_postgres::Row>, Error>>,
@@ -107,7 +107,8 @@ fn resolve_stale(
     }
 }
 
-/// Finds the postings whose companions did not take effect, from the numbers in the error's detail, such as `0,3`.
+/// Finds the postings whose companions did not take effect. The detail of the database's error lists the numbers of
+/// these companions, such as `0,3`.
 fn refused_companions(
     postings: &[&Posting],
     kind: &CompanionKind,
@@ -128,8 +129,8 @@ fn refused_companions(
     refused
 }
 
-/// Returns whether an error concerns the state of the server and not the request:
-/// disk or memory full, shutdown, lock timeout, read-only.
+/// Returns whether the state of the server caused the error, not the request: for example, the disk or the memory is
+/// full, the server shuts down or is read-only, or a lock timed out.
 fn is_transient(code: &str) -> bool {
     const CLASSES: [&str; 5] = ["40", "53", "55", "57", "58"];
     const READ_ONLY: &str = "25006";

@@ -219,7 +219,7 @@ async fn publish_event(
     Ok(Replayable::with_status(StatusCode::ACCEPTED, body, replayed))
 }
 
-/// Parses the id of a player: a string, or a whole number, because older clients send numbers.
+/// Parses the id of a player: a string or, from older clients, a whole number.
 fn player(raw: &str) -> Result<String, String> {
     let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && raw.len() <= NAME_MAX { Ok(raw.to_owned()) } else { text(raw, NAME_MAX) }

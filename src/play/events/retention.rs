@@ -10,7 +10,8 @@ use crate::error::Result;
 /// Interval at which expired idempotency keys of game events are deleted.
 const INTERVAL: Duration = Duration::from_mins(10);
 
-/// Time for which an idempotency key is kept, so that a repeated request is recognized.
+/// Time for which an idempotency key is kept. A request that is repeated within this time does not publish its event
+/// again.
 const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
 /// Maximum number of idempotency keys that a single statement deletes. The limit keeps the transaction short.

@@ -1,4 +1,4 @@
-//! Lookup of the players who own main wallets, with a cache, and lookup of balances after transfers.
+//! Lookup of the players that own main wallets, with a cache, and lookup of balances after transfers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::realtime::Audience;
 /// Maximum number of wallets whose owner is cached.
 const PLAYERS_MAX: usize = 100_000;
 
-/// The player who owns a main wallet.
+/// The player that owns a main wallet.
 #[derive(Debug)]
 pub(in crate::play) struct PlayerWallet {
     pub player: String,
@@ -27,7 +27,7 @@ pub(in crate::play) struct PlayerWallet {
     pub user: Option<UserId>,
 }
 
-/// Finds the players who own wallets. Cheap to clone.
+/// Finds the players that own wallets. Cheap to clone.
 #[derive(Clone)]
 pub struct Players {
     db: Database,
@@ -41,7 +41,7 @@ impl Players {
         Self { db, access, cache: Arc::new(Cache::new(PLAYERS_MAX)) }
     }
 
-    /// Finds the players who own the given wallets. Leaves out wallets that are not main wallets.
+    /// Finds the players that own the given wallets. Leaves out wallets that are not main wallets.
     pub(in crate::play) async fn find(
         &self,
         wallets: impl Iterator<Item = WalletId>,
@@ -80,8 +80,8 @@ impl Players {
         Ok(found)
     }
 
-    /// Returns the amount that holds reserve in each wallet right after a ledger row. The row is given by its number
-    /// (`seq`), separately for each wallet.
+    /// Returns the reserved (held) amount of each wallet right after a ledger row. Each element of `after` contains a
+    /// wallet, and the number (`seq`) of the ledger row for this wallet.
     pub(in crate::play) async fn held(&self, after: &[(WalletId, i64)]) -> Result<Vec<Minor>> {
         if after.is_empty() {
             return Ok(Vec::new());
@@ -97,8 +97,8 @@ impl Players {
         read::balances_after(&mut db, &holds).await
     }
 
-    /// Returns the total balance of each wallet, including held money, right after a ledger row. The row is given by
-    /// its number (`seq`), separately for each wallet.
+    /// Returns the total balance of each wallet, including held money, right after a ledger row. Each element of
+    /// `after` contains a wallet, and the number (`seq`) of the ledger row for this wallet.
     pub(in crate::play) async fn total_balances_after(
         &self,
         after: &[(WalletId, i64)],
@@ -119,7 +119,7 @@ impl Players {
             .collect())
     }
 
-    /// Returns the ledger accounts of all main wallets of a player in a currency, including closed wallets.
+    /// Returns the ledger accounts of a player's main wallets in a currency, including closed wallets.
     pub(in crate::play) async fn accounts(
         &self,
         player: &str,

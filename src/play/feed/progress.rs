@@ -1,5 +1,5 @@
-//! The realtime topic `gameprogress-event`, which announces deposits and withdrawals of players, in the words that
-//! older clients expect.
+//! The realtime topic `gameprogress-event`, which announces deposits and withdrawals of players. The messages have the
+//! exact wording that older clients expect.
 
 use std::sync::Arc;
 
@@ -131,9 +131,9 @@ impl GameProgress {
     }
 }
 
-/// Returns the kind of change if a ledger row is a deposit or a withdrawal, with the account of the wallet and its
-/// available balance afterwards; `None` for other rows. `before` is the preceding row of the ledger, which shows
-/// whether the deposit opened the wallet.
+/// Returns the kind of change that a deposit or a withdrawal makes, with the wallet's account and the account's
+/// available balance afterwards. Returns `None` for all other ledger rows. `before` is the preceding row of the ledger,
+/// which shows whether a deposit opened the wallet.
 fn movement(before: Option<&BookRow>, row: &BookRow) -> Option<(Movement, AccountId, i64)> {
     match TransferKind::from_code(row.kind)? {
         TransferKind::Deposit => {

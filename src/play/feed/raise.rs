@@ -1,8 +1,8 @@
 //! Raises: ledger transfers that increase the balance of a player's main wallet. The release of a hold is not a raise,
 //! because held money is part of the balance.
 //!
-//! Most transfers change neither the leader of the game nor the highest balance of a player. The database filters out
-//! these transfers, so that a single query covers thousands of transfers.
+//! Most transfers change neither the leader of the game nor the highest balance of a player. The database filters these
+//! transfers out, so a single query can cover thousands of transfers.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub(in crate::play) struct Raise {
     pub player: String,
     /// Code of the wallet's currency.
     pub currency: String,
-    /// The balance right after the transfer in minor units, held money included.
+    /// Balance right after the transfer, in minor units, including held money.
     pub balance: i64,
 }
 
@@ -35,10 +35,11 @@ const HIGHEST_WINDOW_MAX: i64 = 50_000;
 /// Source of raises; `LEADING` selects between [`LeadingRaises`] and [`HighestRaises`].
 pub(in crate::play) struct Raises<const LEADING: bool>;
 
-/// Source of the raises that lift a player's balance above the highest balance of the leader of the game.
+/// Source of the raises that lift a player's balance above the highest balance of the game's leader.
 pub(in crate::play) type LeadingRaises = Raises<true>;
 
-/// Source that returns, for each player and currency, only the raise to the player's highest balance within a read.
+/// Source that returns a single raise per read for each player and currency: the raise to the highest balance that the
+/// player reached within the read.
 pub(in crate::play) type HighestRaises = Raises<false>;
 
 impl<const LEADING: bool> Source for Raises<LEADING> {

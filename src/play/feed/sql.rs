@@ -6,7 +6,7 @@ use super::raise::Raise;
 use crate::error::Result;
 use crate::ids::{TransferId, UserId, WalletId};
 
-/// The player who owns a main wallet, as stored in the database.
+/// The player that owns a main wallet, as stored in the database.
 pub(in crate::play) struct PlayerRow {
     pub wallet: WalletId,
     pub player: String,
@@ -16,7 +16,7 @@ pub(in crate::play) struct PlayerRow {
     pub is_registered: bool,
 }
 
-/// Finds the players who own the given wallets. Leaves out wallets that have never been main wallets.
+/// Finds the players that own the given wallets. Leaves out wallets that have never been main wallets.
 pub(super) async fn players(db: &mut PgConnection, wallets: &[i64]) -> Result<Vec<PlayerRow>> {
     let rows = sqlx::query_as!(
         PlayerRow,
@@ -75,7 +75,7 @@ pub(super) async fn highest_raises(
 }
 
 /// Returns the transfers between two positions of the ledger that raised a player's balance above the highest balance
-/// of the leader of the game. Returns at most `limit` transfers, in the order of the ledger.
+/// of the game's leader. Returns at most `limit` transfers, in the order of the ledger.
 pub(super) async fn leading_raises(
     db: &mut PgConnection,
     book: i32,

@@ -35,10 +35,10 @@ struct TransferData<'a> {
     from: Option<String>,
     to: Option<String>,
     amount: Box<RawValue>,
-    /// Part of the balance that can be spent; absent if the transfer did not change it.
+    /// Part of the balance that can be spent; absent if the transfer did not change this part.
     #[serde(skip_serializing_if = "Option::is_none")]
     available: Option<Box<RawValue>>,
-    /// Part of the balance that holds reserve; absent if the transfer did not change it.
+    /// Part of the balance that is reserved by holds; absent if the transfer did not change this part.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -168,7 +168,7 @@ macro_rules! from_posting {
 
 from_posting! { DepositResponse WithdrawResponse TransferResponse PostedItem }
 
-/// Adds to an error about a wallet the name of the request field that contains the player's id.
+/// Makes an error about a wallet point to the request field that contains the player's id.
 fn with_field(error: Error, field: &str) -> Error {
     error.with_pointer(|_| Some(format!("/{field}")))
 }

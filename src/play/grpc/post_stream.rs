@@ -1,4 +1,5 @@
-//! The gRPC method `PostStream`: many deposits, withdrawals and transfers over a single stream, each posted on its own.
+//! The gRPC method `PostStream`: a client sends many deposits, withdrawals and transfers (items) over a single stream.
+//! Each item succeeds or fails independently of the others.
 //!
 //! Two limits slow down a client that sends faster than the ledger posts: a limit on the requests in progress on each
 //! stream, and a limit on the items in progress on all streams together. When a limit is reached, the server stops
@@ -78,7 +79,8 @@ impl WalletRpc {
     }
 }
 
-/// Returns the requests of the client, until the client ends the stream, the deadline passes or the connection closes.
+/// Returns the requests of the client, until the client ends the stream, the deadline passes, or the server is about to
+/// close the connection.
 fn requests(
     messages: Streaming<PostStreamRequest>,
     meta: StreamMeta,
@@ -120,8 +122,8 @@ fn until_failure<T: Send + 'static>(
 }
 
 impl Sender {
-    /// Posts the items of a request. If an item fails, the response contains its failure; if the whole request fails,
-    /// the stream ends.
+    /// Posts the items of a request. If an item fails, the response contains the item's failure. If the whole request
+    /// fails, the stream ends.
     async fn answer(&self, request: PostStreamRequest) -> Result<PostStreamResponse> {
         let PostStreamRequest { items } = request;
         let count = items.len();

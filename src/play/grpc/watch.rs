@@ -14,8 +14,8 @@ use crate::realtime::{Watch, WatchedEvent, Watcher};
 type Responses = BoxStream<'static, Result<WatchBalanceResponse, Status>>;
 
 impl WalletRpc {
-    /// Streams the balance of a player. If the request contains a position, the stream consists of the changes after
-    /// the position; otherwise, it begins with the current balance, and the changes follow.
+    /// Streams the balance of a player. If the request contains a position, the stream contains the changes after this
+    /// position. Otherwise, the stream begins with the current balance, followed by later changes.
     pub(super) async fn follow_balance(
         &self,
         request: Request<WatchBalanceRequest>,
@@ -44,7 +44,7 @@ impl WalletRpc {
     }
 }
 
-/// Returns the changes of a balance as a stream that ends with its first error.
+/// Returns the changes of a balance as a stream. The stream ends after the first error.
 fn changes(
     watch: Watch,
     currency: Currency,

@@ -1,9 +1,8 @@
-//! The leader of the game: the player who reached the highest balance ever. New leaders are announced on the realtime
-//! topic `leaderboard-game-event`.
+//! The leader of the game: the player that reached the highest balance ever. The server announces new leaders on the
+//! realtime topic `leaderboard-game-event`.
 //!
-//! A task reads the transfers of the ledger. It commits the new leader, the announcement, and the position up to which
-//! it has read in the same transaction, so that each new leader is announced exactly once, even if processes are
-//! killed.
+//! A task reads the transfers of the ledger. A single transaction stores the new leader, the announcement, and the
+//! task's position in the ledger. Each new leader is therefore announced exactly once, even if a process is killed.
 
 mod sql;
 
@@ -43,7 +42,8 @@ struct Leaders {
     players: Players,
 }
 
-/// A transfer that raises a player's balance above the highest balance so far, with the player.
+/// A new highest balance: the transfer that reached it, and the player. `is_leader_already` is true if the same player
+/// was already the leader.
 struct Record<'a> {
     raise: &'a Raise,
     player: &'a PlayerWallet,

@@ -11,8 +11,8 @@ pub(super) struct LeaderRow {
     pub since: i64,
 }
 
-/// Returns the leader of the game, and locks its row until the transaction ends. Each book (a part of the ledger) has
-/// its own reader, and the lock keeps other readers from changing the leader meanwhile.
+/// Returns the leader of the game, and locks its row until the transaction ends. Each book (a part of the ledger) is
+/// read by its own task. The lock keeps the other tasks from changing the leader meanwhile.
 pub(super) async fn lock_leader(db: &mut PgConnection) -> Result<LeaderRow> {
     let row =
         sqlx::query_as!(LeaderRow, "select player, balance, since from game_leader for update");

@@ -20,7 +20,7 @@ use crate::ledger::money::Minor;
 /// Maximum number of leaderboards in a database.
 const BOARDS_MAX: i64 = 10_000;
 
-/// Maximum number of prizes that a leaderboard has in each season.
+/// Maximum number of prizes that a leaderboard can have in each season.
 pub const PRIZES_MAX: usize = 1_000;
 
 /// Longest name of a leaderboard, in characters.
@@ -89,7 +89,7 @@ impl ScoreOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum ScoreOperator {
-    /// The better of the two scores stays.
+    /// Keeps the better of the current and the submitted score.
     Best,
     Set,
     Incr,
@@ -148,7 +148,7 @@ pub struct BoardSchedule {
     /// single season.
     pub reset: Option<String>,
     pub time_zone: Tz,
-    /// Time at which the last season ends; `None` if the leaderboard goes on without end.
+    /// Time at which the last season ends; `None` if the leaderboard has no end.
     pub ends_at: Option<OffsetDateTime>,
 }
 

@@ -11,11 +11,11 @@ use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 use crate::jobs::{self, Registry};
 
-/// Maximum number of attempts of a job. With the exponential backoff of the queue, the last attempt comes a day after
-/// the first.
+/// Maximum number of attempts of a job. With the exponential backoff of the queue, the last attempt comes about a day
+/// after the first attempt.
 const ATTEMPTS_MAX: i16 = 13;
 
-/// Job that ends the current season of a leaderboard if the time at which the season should end has passed.
+/// Job that ends the current season of a leaderboard if the season is past its scheduled end.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct EndSeason {
     board: LeaderboardId,

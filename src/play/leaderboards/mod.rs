@@ -2,7 +2,8 @@
 //!
 //! Start reading at `migrations/0021_leaderboards.sql`, which explains how entries are sorted and counted, and contains
 //! the SQL function that records submitted scores. Concurrent submissions to the same leaderboard share a transaction
-//! ([`submission::queue`]). Every query is a single SQL statement, so all ranks in its result are from the same moment.
+//! ([`submission::queue`]). Every query is a single SQL statement, so the ranks in its result are consistent with each
+//! other.
 //!
 //! | part | file |
 //! |---|---|

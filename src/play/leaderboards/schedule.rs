@@ -1,4 +1,5 @@
-//! The schedule of the seasons of a leaderboard: a cron expression in a time zone.
+//! The schedule of a leaderboard's seasons: a cron expression in a time zone. A season ends at each time that matches
+//! the expression (an occurrence).
 //!
 //! If the clocks go forward and skip the local time of an occurrence, the occurrence moves to the end of the gap. If
 //! the clocks go back and repeat the local time, only the first of the two times counts. An expression with an
@@ -14,7 +15,7 @@ use time::OffsetDateTime;
 pub(super) const CRON_MAX: usize = 100;
 
 /// Maximum number of attempts to find the next occurrence. Around a change of the clocks, the cron library may return
-/// an occurrence that has already passed.
+/// an occurrence that has already passed; the search then continues after it.
 const SKIPPED_MAX: usize = 1_000;
 
 /// A cron expression in a time zone; a season ends at each occurrence.

@@ -56,11 +56,11 @@ pub(super) enum ClientFrame<'a> {
     Type(TypeFrame<'a>),
 }
 
-/// Problem of a rejected frame: the slug of the problem, and details for the client.
+/// Reason why a frame is rejected: the short name (slug) of the problem, and details for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RefusedFrame(pub &'static str, pub String);
 
-/// The member whose presence distinguishes the dialects.
+/// The member `action`, which only frames of the dialect [`Dialect::Actions`] have.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]

@@ -23,7 +23,7 @@ const REASON_BYTES_MAX: usize = 123;
 pub(super) enum End {
     /// The client closed the connection, or violated the WebSocket protocol.
     Closed,
-    /// The connection broke, so that no close frame can be sent.
+    /// The connection broke, so no close frame can be sent.
     Broken,
     SlowConsumer,
     PingTimeout,

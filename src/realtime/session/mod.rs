@@ -33,7 +33,7 @@ use self::socket::{Step, next_step};
 /// Time after which a client that has sent no frame gets the default subscription.
 const DEFAULT_DELAY: Duration = Duration::from_millis(200);
 
-/// Interval of pings. If a client sends nothing for two intervals, its connection is closed.
+/// Interval at which each client is pinged. If a client sends nothing for two intervals, its connection is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Number of bytes of frames that are written to the socket before a flush.

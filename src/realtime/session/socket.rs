@@ -29,7 +29,7 @@ pub(super) enum Step {
     Broken,
 }
 
-/// Flushes the socket and waits for a message at the same time. Returns what completes first. Cancel-safe.
+/// Flushes the socket and waits for a message at the same time, and returns as soon as either completes. Cancel-safe.
 pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool) -> Step {
     poll_fn(|cx| {
         if flushes {

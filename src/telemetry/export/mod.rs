@@ -51,7 +51,7 @@ pub(super) trait ExportDestination: Send + 'static {
     type Record: ExportRecord;
 
     /// Tries to deliver a batch, once and within a time limit. An implementation may move records out of `batch`, but
-    /// must move them back before it awaits or returns, so that they are not lost if the call is cancelled.
+    /// must move them back before it awaits or returns, so that they are not lost if the call is canceled.
     fn send(&mut self, batch: &mut Vec<Self::Record>) -> impl Future<Output = ExportOutcome>;
 }
 
@@ -71,7 +71,7 @@ struct Exporter<D: ExportDestination> {
     backoff: (Duration, Duration),
     flush_timeout: Duration,
     counters: ExportCounters,
-    /// Token that is cancelled when the program shuts down.
+    /// Token that is canceled when the program shuts down.
     shutdown: CancellationToken,
 }
 
@@ -87,10 +87,10 @@ impl Drop for ExportFlush {
     }
 }
 
-/// Starts a thread that exports the records that are pushed to the returned queue, until `shutdown` is cancelled.
+/// Starts a thread that exports the records that are pushed to the returned queue, until `shutdown` is canceled.
 ///
 /// `connect` is called inside the thread's runtime. The returned guard must be dropped only after `shutdown` is
-/// cancelled, because dropping it waits for the thread.
+/// canceled, because dropping it waits for the thread.
 pub(super) fn start<D: ExportDestination>(
     name: &str,
     connect: impl FnOnce() -> anyhow::Result<D>,

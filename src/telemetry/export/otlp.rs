@@ -26,8 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for which spans are collected before they are sent together.
 pub(in crate::telemetry) const LINGER: Duration = Duration::from_secs(1);
 
-/// A span, encoded for the collector by the thread that ends the span. Therefore that thread also frees the parts of
-/// the span, and only a single allocation moves to the thread of the exporter.
+/// A span, encoded for the collector. The thread that ends the span encodes it, so only a single allocation moves to
+/// the exporter's thread.
 pub(in crate::telemetry) struct EncodedSpan(pub(in crate::telemetry) Vec<u8>);
 
 impl From<&Span> for EncodedSpan {
@@ -42,8 +42,8 @@ impl ExportRecord for EncodedSpan {
     }
 }
 
-/// [`ExportTraceServiceRequest`] with spans that are encoded already. This works because in protobuf, an embedded
-/// message has the same encoding as a field with its bytes.
+/// Counterpart of [`ExportTraceServiceRequest`] that contains encoded spans. Both have the same encoding, because
+/// protobuf encodes an embedded message like a byte string.
 ///
 /// [`ExportTraceServiceRequest`]: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest
 #[derive(Clone, PartialEq, Message)]
@@ -146,7 +146,7 @@ fn rejected_spans(response: &ExportTraceServiceResponse) -> u64 {
     u64::try_from(rejected).unwrap_or_default()
 }
 
-/// Whether OTLP permits to retry a request that failed with this status.
+/// Whether OTLP permits a retry of a request that failed with this status.
 fn is_retryable(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -161,8 +161,8 @@ fn is_retryable(status: &Status) -> bool {
     )
 }
 
-/// Codec for a request that is encoded already. tonic's standard codec would take ownership of the spans, which are
-/// needed for a retry.
+/// Codec for a request that is already encoded. The standard codec of the gRPC library (tonic) would consume the spans,
+/// which a retry still needs.
 struct ExportCodec;
 
 impl Codec for ExportCodec {

@@ -17,8 +17,8 @@ pub(in crate::telemetry) trait ExportRecord: Send + 'static {
 
 /// Handle to a queue of records. It is cheap to clone.
 ///
-/// A full queue drops its oldest records and counts them. So while the receiver is unavailable, the queue takes a
-/// bounded amount of memory and does not delay its callers.
+/// A full queue drops its oldest records and counts them. Therefore, an unavailable receiver neither fills the memory
+/// nor delays the program.
 pub(in crate::telemetry) struct ExportQueue<R>(Arc<Shared<R>>);
 
 impl<R> Clone for ExportQueue<R> {

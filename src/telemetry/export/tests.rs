@@ -123,8 +123,8 @@ impl Fixture {
         self.outcome()
     }
 
-    /// Runs the exporter until it stops. Starts the shutdown immediately, unless a scripted reaction of the receiver
-    /// starts it.
+    /// Runs the exporter until it has shut down. The shutdown begins immediately, unless the scripted receiver begins
+    /// it during a delivery.
     fn run(mut self) -> Outcome {
         let stops = |answer: &Answer| matches!(answer, AwayWhileStopping);
         if !self.exporter.destination.script.iter().any(stops) {

@@ -23,12 +23,10 @@ use super::export::otlp::{EncodedSpan, attribute};
 use super::sampling::SpanBudget;
 use super::trace_context::{TraceContext, is_exporting};
 
-/// Maximum number of links of a span. Without this limit, the span of a batch could have a link for each of thousands
-/// of postings.
+/// Maximum number of links of a span. Without this limit, the span of a batch could link to thousands of postings.
 const LINKS_MAX: usize = 128;
 
-/// Number of attributes that suffices for most spans. The list is allocated with this capacity so that it need not
-/// grow.
+/// Initial capacity of the attribute list of a span. It suffices for most spans, so the list seldom grows.
 const ATTRIBUTES_TYPICAL: usize = 6;
 
 /// Tracing layer that collects the spans to be exported.
@@ -95,7 +93,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         }
     }
 
-    /// Makes the last warning or error within a span the span's status. Other events are only logged.
+    /// Sets the status of a span to the last warning or error within the span. Other events are only logged.
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         if *event.metadata().level() > Level::WARN {
             return;

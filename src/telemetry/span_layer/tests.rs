@@ -1,4 +1,4 @@
-//! Tests of spans in the form in which a collector receives them.
+//! Tests of exported spans, as a collector receives them.
 
 use prost::Message as _;
 use tracing::{error, info_span};
@@ -8,7 +8,7 @@ use super::*;
 use crate::telemetry::export::ExportQueue;
 use crate::telemetry::sampling::SpanBudget;
 
-/// Returns the exported spans among those that `open` opens.
+/// Returns the spans that are exported while `open` runs.
 fn exported(open: impl FnOnce()) -> Vec<ExportedSpan> {
     let budget = SpanBudget::new(1.0, 1_000, metrics::Gauge::noop());
     let queue = ExportQueue::new(1024 * 1024, metrics::Counter::noop());

@@ -23,14 +23,14 @@ const PASSWORD_MAX: usize = 1_000;
 #[schema(as = ProfileChange)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ProfileBody<'a> {
-    /// 3 to 32 letters, digits, `_`, `-` or `.`.
+    /// User name of 3 to 32 letters, digits, `_`, `-` or `.`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada")]
     username: RawField<'a>,
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada@example.com")]
     email: RawField<'a>,
-    /// 8 to 128 characters; common passwords are refused.
+    /// Password of 8 to 128 characters. Depending on its settings, the server refuses common passwords.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "correct horse battery")]
     password: RawField<'a>,
@@ -45,11 +45,12 @@ pub(crate) struct ProfileBody<'a> {
     age: RawField<'a>,
 }
 
-/// Fields that a registration requires in addition to an e-mail address and a password.
+/// Fields that a registration requires in addition to an e-mail address: a user name and a password, or names and an
+/// age.
 pub(crate) enum RequiredFields {
     Username,
-    /// First name, last name, and an age of at least this minimum. Whether a password is required is decided later,
-    /// because it depends on the access policy.
+    /// First name, last name, and an age of at least this minimum. The access policy decides later whether a password
+    /// is required.
     NamesAndAge(i16),
 }
 
@@ -93,7 +94,7 @@ impl ProfileBody<'_> {
         Ok(NewUser { profile: Profile { username, email, first_name, last_name, age }, password })
     }
 
-    /// Validates the body of an update; an age must be at least `age_min`.
+    /// Validates the body of an update. If the body contains an age, the age must be at least `age_min`.
     pub(super) fn changes(&self, age_min: i16) -> Result<ProfileChanges> {
         let mut validator = Validator::default();
         let changes = ProfileChanges {

@@ -109,8 +109,8 @@ struct CreatedUser<'a> {
 
 /// Register with names and an age
 ///
-/// With open access, the password is optional. Until an admin sets a password, a user without a password cannot sign in
-/// and is treated as a guest, and another user may register with the same e-mail address.
+/// With open access (`--access=open`), the password is optional. A user without a password cannot sign in and is
+/// treated as a guest, and another user may register with the same e-mail address. An admin can set a password later.
 #[utoipa::path(
     post, path = "/api/users", tag = "users",
     params(IdempotencyKey),
@@ -136,11 +136,11 @@ async fn create_user(
 
 #[derive(Deserialize, ToSchema)]
 struct Login<'a> {
-    /// The e-mail address; required without `username`.
+    /// E-mail address of the user; required unless `username` is given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada@example.com")]
     email: RawField<'a>,
-    /// The user name; required without `email`.
+    /// Name of the user; required unless `email` is given.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "ada")]
     username: RawField<'a>,
@@ -200,7 +200,7 @@ pub(crate) fn login_fields(
 
 #[derive(Deserialize, Default, ToSchema)]
 struct Logout<'a> {
-    /// The token, if it is not in the header `Authorization`.
+    /// Token of the session to end; required unless the token is in the header `Authorization`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: RawField<'a>,
@@ -284,7 +284,7 @@ impl TryFrom<User> for UserBody {
 /// Users can get their own profile; other callers need the scope `users:read`.
 #[utoipa::path(
     get, path = "/api/users/{id}", tag = "users", security(("bearer" = [])),
-    params(("id" = String, Path, description = "The user", example = "1")),
+    params(("id" = String, Path, description = "Id of the user", example = "1")),
     responses(
         (status = 200, description = "The user", body = UserBody),
         Problems,
@@ -326,10 +326,11 @@ async fn get_internal_user(
 
 /// Update a user
 ///
-/// Absent fields stay as they are. A new password ends all other sessions of the user.
+/// Absent fields stay as they are. A new password ends all sessions of the user, except the session that sets the
+/// password.
 #[utoipa::path(
     put, path = "/api/users/{id}", tag = "users", security(("bearer" = [])),
-    params(("id" = String, Path, description = "The user", example = "1")),
+    params(("id" = String, Path, description = "Id of the user", example = "1")),
     request_body = ProfileBody<'static>,
     responses(
         (status = 200, description = "Updated", body = MessageBody<'static>, example = json!({ "message": "Profile updated successfully" })),

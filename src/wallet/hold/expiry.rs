@@ -1,5 +1,5 @@
-//! Expiry of holds that were not captured in time. All processes may run it at the same time, because each hold can end
-//! only once.
+//! Ends holds that were not captured in time. All processes may run this task at the same time, because each hold can
+//! end only once.
 //!
 //! A round reads all holds whose expiry has passed, page by page, and ends many of them concurrently, so that the
 //! ledger commits them in shared batches. A hold that cannot be ended is retried with backoff, and never blocks other
@@ -17,11 +17,11 @@ use crate::ids::HoldId;
 use crate::telemetry::gauge_value;
 use crate::wallet::Wallets;
 
-/// Pause after a round that failed, or that found expired holds but may not have ended all of them.
+/// Pause after a round that found expired holds, or that failed.
 const PAUSE_AFTER_ROUND: Duration = Duration::from_secs(1);
 
-/// Longest pause before the time of the next expiry is read again, because a hold that expires earlier may have been
-/// placed meanwhile.
+/// Longest pause between two checks for expired holds. It is short, because a new hold may expire earlier than all
+/// older holds.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Interval at which the metrics of held amounts are updated.
@@ -34,19 +34,20 @@ const COUNT_INTERVAL: Duration = Duration::from_mins(10);
 const PAGE_MAX: i64 = 1_000;
 
 /// Maximum number of expired holds that are ended concurrently: enough to fill the batches of the ledger writer, and
-/// few enough to leave room in its queue.
+/// few enough to leave room for requests in the writer's queue.
 const CONCURRENCY: usize = 256;
 
-/// First pause before a failed attempt to end a hold is repeated; it doubles with each failure.
+/// Pause after the first failed attempt to end a hold. The pause doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(5);
 
-/// Longest pause before a failed attempt to end a hold is retried.
+/// Longest pause between two attempts to end a hold.
 const BACKOFF_MAX: Duration = Duration::from_mins(10);
 
-/// Maximum number of holds whose backoff is remembered. Further holds are retried in every round.
+/// Maximum number of holds whose backoff is remembered. Further holds that could not be ended are retried in every
+/// round.
 const BACKOFFS_MAX: usize = 100_000;
 
-/// Ends expired holds, and updates the metrics of held amounts and of wallets, until shutdown.
+/// Ends expired holds until shutdown. Also updates the metrics of held amounts and of the number of wallets.
 pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut summed, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     let mut expiry = Expiry::new(wallets.clone());

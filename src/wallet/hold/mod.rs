@@ -1,9 +1,8 @@
 //! Holds: money that is reserved, and later captured or released. The id of a hold is the id of the transfer that
 //! placed it.
 //!
-//! A capture, void or expiry updates the row of the hold in the same transaction that moves the money, and only if the
-//! row is unchanged since the operation was decided. If two operations are concurrent, the second is decided again on
-//! the changed row.
+//! A capture, void or expiry updates the row of the hold in the same transaction that moves the money. If another
+//! operation changes the row first, no money moves, and the operation is checked again against the changed row.
 
 pub mod expiry;
 mod sql;
@@ -34,7 +33,7 @@ pub const LIFETIME_DEFAULT: Duration = Duration::from_hours(7 * 24);
 /// Longest lifetime of a hold.
 pub const LIFETIME_MAX: Duration = Duration::from_hours(90 * 24);
 
-/// A hold as it is now, or as it was after an earlier transfer.
+/// A hold in its current state, or in its state right after an earlier transfer.
 #[derive(Debug, Clone)]
 pub struct Hold {
     pub id: HoldId,
@@ -50,8 +49,8 @@ pub struct Hold {
     /// Name of the caller that placed the hold.
     placed_by: String,
     version: i32,
-    /// Id of the transfer that the requested capture, void or expiry has made; otherwise, id of the transfer that
-    /// placed the hold.
+    /// Id of the transfer that the requested capture, void or expiry made. If the hold was only placed or read, id of
+    /// the transfer that placed it.
     pub transfer: TransferId,
     pub replayed: bool,
 }
@@ -216,8 +215,8 @@ impl Wallets {
         row.into_hold(record.currency)
     }
 
-    /// Returns the hold as it was after the first request, for the response to a repeated request. It is computed from
-    /// the transfers that are linked to the hold.
+    /// Returns the hold as it was after the first request with the same idempotency key, for the response to a repeated
+    /// request. Computes the hold from the transfers that are linked to it.
     async fn hold_after(&self, id: HoldId, posted: &Posted) -> Result<Hold> {
         let hold = self.find_hold(id).await?;
         let mut db = self.db.acquire("wallet.hold_after").await?;

@@ -28,9 +28,9 @@ with input as (
 )",
 };
 
-/// Companion (a statement in the transaction of a posting) that updates a hold, if its row is unchanged since the
-/// posting was decided. All columns are compared, because after a restore of the database the same id may belong to
-/// another hold.
+/// Companion (a statement in the transaction of a posting) that updates a hold, unless its row has changed since it was
+/// read. The statement compares more columns than the version, because after a restore of the database the same id and
+/// version may belong to another hold.
 pub static MOVED: CompanionKind = CompanionKind {
     name: "wallet.hold_moved",
     sql: "

@@ -1,8 +1,8 @@
 //! Transitions of a hold: capture, void and expiry.
 //!
-//! A transition is first decided on the cached hold. Its posting takes effect only if the row of the hold is unchanged.
-//! If the row has changed, or if the cached hold does not allow the transition, it is decided again on the row in the
-//! database.
+//! A transition is first checked against the cached hold. Its posting takes effect only if the row in the database
+//! still matches the cached hold. If the row does not match, or if the cached hold does not permit the transition, the
+//! transition is checked again against the row.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -103,8 +103,7 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Tries once to decide and post a transition of the given hold. Returns `None` if another transition changed the
-    /// hold first.
+    /// Makes one attempt at a transition of a hold. Returns `None` if another transition changed the hold first.
     async fn try_transition(
         &self,
         hold: &Hold,

@@ -25,7 +25,7 @@ use crate::wallet::transfer::{TRANSFERS_MAX, Transfer};
 /// Maximum size of a request body in bytes, enough for 10,000 transfers that each have a memo.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Memory, in bytes, that a transfer of a batch takes for its request, its posting and its result until the response.
+/// Memory, in bytes, that each transfer of a batch takes until the response is complete.
 const TRANSFER_BYTES: usize = 512;
 
 pub(super) fn routes<S>() -> OpenApiRouter<S>
@@ -88,10 +88,10 @@ impl BatchResultBody {
 
 /// Create many transfers
 ///
-/// With `atomic`, all transfers take effect or none: the response is 201, or the problem of the first transfer that is
-/// refused. Without `atomic`, each transfer succeeds or fails by itself, a later transfer may be posted before an
-/// earlier transfer, and repeating the request with the same `Idempotency-Key` posts only the transfers that are not
-/// posted yet.
+/// If `atomic` is true, either all transfers take effect or none: the response is 201, or the problem of the first
+/// refused transfer. If `atomic` is false, each transfer succeeds or fails by itself, and a later transfer may be
+/// posted before an earlier transfer. You can then repeat the request with the same `Idempotency-Key`: the server posts
+/// only the transfers that are not posted yet.
 #[utoipa::path(
     post, path = "/wallet/batch", tag = "wallet",
     params(IdempotencyKey),

@@ -93,7 +93,7 @@ pub(super) struct HistoryEntryBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
     metadata: Option<Box<RawValue>>,
-    /// Id of the transfer that this transfer completes or refunds.
+    /// Id of the earlier transfer, such as a hold, that this transfer completes or refunds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "12")]
     linked: Option<String>,
@@ -145,7 +145,7 @@ struct ListHistoryQuery {
     to: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<i64>,
 }
 
@@ -156,7 +156,7 @@ struct ListHistoryQuery {
     get, path = "/wallet/{id}/history", tag = "wallet",
     params(("id" = String, Path, description = "The wallet", example = "1"), ListHistoryQuery),
     responses(
-        (status = 200, description = "`Link` has the next page", body = [HistoryEntryBody]),
+        (status = 200, description = "A page of entries; the header `Link` has the URL of the next page", body = [HistoryEntryBody]),
         Problems,
         ArchiveProblem,
     ),

@@ -73,7 +73,7 @@ struct HoldBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, example = json!({ "booking": 7 }))]
     metadata: Option<Box<RawValue>>,
-    /// Id of the transfer that the requested capture or void has made; absent in other responses.
+    /// Id of the transfer that the capture or void made. Present only in the response to a capture or void.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "22")]
     transfer: Option<String>,
@@ -133,7 +133,7 @@ struct CreateHold<'a> {
 
 /// Place a hold
 ///
-/// Reserves a part of the balance until the hold is captured or voided, or expires.
+/// Reserves a part of the balance until the hold is captured, is voided or expires.
 #[utoipa::path(
     post, path = "/wallet/hold", tag = "wallet",
     params(IdempotencyKey),
@@ -199,7 +199,8 @@ struct CaptureHold<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     to: RawField<'a>,
-    /// Whether the rest of the hold is released; true if absent.
+    /// Whether the capture ends the hold and releases the rest of its money; true if absent. If false, the rest stays
+    /// reserved.
     #[serde(rename = "final", default = "default_true")]
     #[schema(example = true)]
     is_final: bool,
@@ -274,7 +275,7 @@ async fn void_hold(
 struct ListHoldsQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<i64>,
 }
 
@@ -285,7 +286,7 @@ struct ListHoldsQuery {
     get, path = "/wallet/{id}/holds", tag = "wallet",
     params(("id" = String, Path, description = "The wallet", example = "1"), ListHoldsQuery),
     responses(
-        (status = 200, description = "`Link` has the next page", body = [HoldBody]),
+        (status = 200, description = "A page of holds; the header `Link` has the URL of the next page", body = [HoldBody]),
         Problems,
     ),
 )]

@@ -41,7 +41,7 @@ struct WalletInfoBody {
     default_currency: String,
     /// The supported currencies, sorted by their codes.
     currencies: Vec<CurrencyBody>,
-    /// URL of Grafana, which shows traces, or its path on this host; null if no Grafana is configured.
+    /// Address of Grafana, which shows traces: a URL, or a path on this host; null if no Grafana is configured.
     #[schema(required, example = "/grafana")]
     grafana_url: Option<String>,
 }

@@ -35,8 +35,9 @@ struct StatementQuery {
     /// Beginning of the statement, as RFC 3339; the opening of the wallet if absent.
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// End of the statement, as RFC 3339; now if absent. If transfers from before this moment may still be committed,
-    /// the statement ends earlier: at `as_of_at` in JSON, or at the time of the closing line in CSV.
+    /// End of the statement, as RFC 3339; now if absent. The statement ends earlier if the server may still commit
+    /// transfers that are dated before this moment. The actual end is `as_of_at` in JSON, and the time of the closing
+    /// line in CSV.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
@@ -50,8 +51,8 @@ struct StatementBody {
     wallet: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if the request names an end. It is earlier than the requested end if transfers from before
-    /// the requested end may still be committed.
+    /// End of the statement, if the request names an end. It is earlier than the requested end if the server may still
+    /// commit transfers that are dated before the requested end.
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
     #[schema(value_type = f64, example = 999.00)]

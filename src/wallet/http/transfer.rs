@@ -60,7 +60,7 @@ pub(super) struct TransferBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
     metadata: Option<Box<RawValue>>,
-    /// Id of the transfer that this transfer completes or refunds.
+    /// Id of the earlier transfer, such as a hold, that this transfer completes or refunds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "12")]
     linked: Option<String>,
@@ -151,8 +151,8 @@ impl<'a> CreateTransfer<'a> {
 
 /// Create a transfer
 ///
-/// Moves money from one wallet to another. The fee goes to the operator. Either both the
-/// amount and the fee move, or neither does.
+/// Moves money from one wallet to another. The fee goes to the operator. Either both the amount and the fee move, or
+/// neither does.
 #[utoipa::path(
     post, path = "/wallet/transfer", tag = "wallet",
     params(IdempotencyKey),

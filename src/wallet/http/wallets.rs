@@ -50,8 +50,8 @@ struct WalletBalanceBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
     as_of: Option<String>,
-    /// Moment of the balance, if a moment was requested. It is earlier than the requested moment if transfers from
-    /// before the requested moment may still be committed.
+    /// Moment of the balance, if a moment was requested. It is earlier than the requested moment if the server may
+    /// still commit transfers that are dated before the requested moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-01-31T12:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -137,7 +137,7 @@ struct ListWalletsQuery {
     currency: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<i64>,
     /// Include closed wallets.
     closed: Option<bool>,
@@ -147,7 +147,7 @@ struct ListWalletsQuery {
 #[utoipa::path(
     get, path = "/wallet", tag = "wallet", params(ListWalletsQuery),
     responses(
-        (status = 200, description = "In the order of their ids; `Link` has the next page", body = [WalletBalanceBody]),
+        (status = 200, description = "Wallets, sorted by id; the header `Link` has the URL of the next page", body = [WalletBalanceBody]),
         Problems,
     ),
 )]
@@ -195,7 +195,7 @@ async fn get_wallet(
 
 #[derive(Deserialize, IntoParams)]
 struct BalanceQuery {
-    /// A moment in the past, as RFC 3339. `as_of` in the response is the last transfer up to that moment.
+    /// A moment in the past, as RFC 3339. `as_of` in the response is the id of the last transfer up to that moment.
     #[param(example = "2026-01-31T12:00:00Z")]
     at: Option<String>,
 }

@@ -23,7 +23,7 @@ pub struct Charge<'a> {
 
 impl Wallets {
     /// Charges a player. Returns `None` if the companion (a statement in the same transaction) did not take effect.
-    /// `legs` is called with the account that pays, and returns the movements of money.
+    /// `legs` receives the paying account, and returns the movements of money.
     pub async fn charge_main(
         &self,
         charge: &Charge<'_>,

@@ -312,8 +312,8 @@ impl Wallets {
         info!(event = "wallet.main_opened", holder, "main wallet opened for a {holder}");
     }
 
-    /// Returns the result of a posting, whose last movement (leg) is the deposit, withdrawal or transfer. `opens` is
-    /// the player whose main wallet the posting opened.
+    /// Returns the result of a deposit, withdrawal or transfer, which is the last movement (leg) of the posting.
+    /// `opens` is the player whose main wallet the posting opened, if any.
     fn finish_main(
         &self,
         posted: &Posted,

@@ -31,7 +31,7 @@ pub struct Payout<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PayoutRefusal {
     UnknownPlayer,
-    /// The player's main wallet was closed, and no other was opened.
+    /// The player's main wallet was closed, and no new main wallet was opened.
     WalletClosed,
     BalanceTooLarge,
     AmountTooLarge {
@@ -60,9 +60,8 @@ impl PayoutRefusal {
 impl Wallets {
     /// Pays a player. Opens the main wallet first if the player never had a main wallet in this currency.
     ///
-    /// `legs` is called with the account that is paid, and returns the movements of money (legs). `settle` is called
-    /// with the index of the first of these legs in the posting, and returns the companions (statements in the same
-    /// transaction).
+    /// `legs` receives the account to pay, and returns the movements of money (legs). `settle` receives the index that
+    /// the first of these legs has in the posting, and returns the companions (statements in the same transaction).
     pub async fn pay_main(
         &self,
         payout: &Payout<'_>,

@@ -158,8 +158,8 @@ pub(super) fn left_of(transfer: &Transfer, refunded: Minor) -> Option<Minor> {
     is_refundable(transfer).then(|| left(transfer.amount, refunded))
 }
 
-/// Whether this module can refund the transfer. A hold is voided instead, a refund is final, and other modules refund
-/// the kinds of transfers that they make.
+/// Whether this module can refund the transfer. Holds are voided instead, refunds cannot be refunded, and other modules
+/// refund the transfers that they make.
 fn is_refundable(transfer: &Transfer) -> bool {
     let is_internal = wallet_of(transfer.debit) == wallet_of(transfer.credit);
     !is_internal

@@ -88,8 +88,8 @@ impl Wallets {
     }
 
     /// Posts each of these transfers independently. They are enqueued in the order of the request, but may be posted in
-    /// another order: a transfer waits while the ledger writer looks up its accounts, and a ledger writer in another
-    /// process may receive the transfers in another order.
+    /// another order: a transfer may wait until the ledger writer has looked up its accounts, and a ledger writer in
+    /// another process may receive the transfers in another order.
     pub async fn transfer_each(
         &self,
         requests: Vec<Result<TransferRequest<'_>>>,
@@ -183,8 +183,8 @@ fn normalized(text: &str) -> String {
     decimal.map_or_else(|_| text.to_owned(), |decimal| decimal.normalize().to_string())
 }
 
-/// Returns the transfers if all of them are valid. The errors about fields of all transfers are returned together; any
-/// other error is returned at once.
+/// Returns the transfers if all of them are valid. A single error reports the invalid fields of all transfers; any
+/// other error is returned alone.
 fn all_valid(transfers: Vec<Result<ResolvedTransfer>>) -> Result<Vec<ResolvedTransfer>> {
     let mut valid = Vec::with_capacity(transfers.len());
     let mut fields = Vec::new();

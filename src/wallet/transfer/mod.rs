@@ -66,8 +66,8 @@ impl Note {
         [self.memo.clone().unwrap_or_default(), metadata.unwrap_or_default()]
     }
 
-    /// Adds the note to the content of a request. An empty note adds nothing, because idempotency keys that were stored
-    /// before notes existed must still match repeated requests.
+    /// Adds the note to the content of a request. An empty note adds nothing, so that a repeated request still matches
+    /// an idempotency key that was stored before notes existed.
     pub(super) fn added_to(&self, mut content: Vec<String>) -> Vec<String> {
         if self.memo.is_some() || self.metadata.is_some() {
             content.extend(self.content());
@@ -104,7 +104,7 @@ pub struct Transfer {
     pub note: Note,
     pub at: OffsetDateTime,
     pub trace_id: Option<Uuid>,
-    /// The transfer that this transfer refunds or completes.
+    /// The earlier transfer, such as a hold, that this transfer completes or refunds.
     pub linked: Option<TransferId>,
     pub replayed: bool,
 }
@@ -115,8 +115,8 @@ pub fn wallet_of(account: AccountId) -> Option<WalletId> {
     account.map(|account| WalletId(account.0))
 }
 
-/// Returns the wallets that a row of the ledger concerns, without repetition. A transfer between wallets of two books
-/// has a row in both, and each row concerns the wallet of its own book.
+/// Returns the wallets that a row of the ledger concerns, without repetition. A transfer between wallets in two parts
+/// (books) of the ledger has a row in both books, and each row concerns the wallet in its own book.
 pub fn wallets_of(row: &BookRow) -> Vec<WalletId> {
     let mut wallets: Vec<WalletId> = row.own_accounts().filter_map(wallet_of).collect();
     wallets.dedup();

@@ -6,8 +6,8 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::ledger::companion::CompanionKind;
 
-/// Companion that claims an idempotency key for the content of a whole batch. It takes effect if the key is unused, or
-/// was claimed for the same content.
+/// Companion (a statement in the transaction of a posting) that claims an idempotency key for the content of a whole
+/// batch. It takes effect if the key is unused, or was claimed for the same content.
 pub static BATCH_CLAIMED: CompanionKind = CompanionKind {
     name: "wallet.batch_claimed",
     sql: "

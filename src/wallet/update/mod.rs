@@ -32,7 +32,7 @@ pub struct WalletChanges {
     pub freeze: Option<bool>,
 }
 
-/// Row of the companion [`CHANGED`]: the new label and metadata of a wallet.
+/// Input of the companion [`CHANGED`]: the new label and metadata of a wallet.
 #[derive(Serialize)]
 struct Changed<'a> {
     id: WalletId,
@@ -79,7 +79,7 @@ pub struct UpdatedWallet {
     pub replayed: bool,
 }
 
-/// Row of the companion [`RECORDED`]: the result of an update, for the response to a repeated request.
+/// Input of the companion [`RECORDED`]: the result of an update, for the response to a repeated request.
 #[derive(Serialize)]
 struct RecordedUpdate {
     key_hash: Uuid,

@@ -31,7 +31,8 @@ with input as (
 )",
 };
 
-/// Companion that marks a wallet as closed, in the same transaction that closes its account.
+/// Companion (a statement in the transaction of a posting) that marks a wallet as closed when its ledger account is
+/// closed.
 pub static CLOSED: CompanionKind = CompanionKind {
     name: "wallet.closed",
     sql: "
@@ -66,8 +67,8 @@ pub(super) async fn update(db: &mut PgConnection, changed: &Changed<'_>) -> Resu
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Companion that records the result of an update under its idempotency key, after [`CHANGED`] has updated the wallet's
-/// row.
+/// Companion (a statement in the transaction of a posting) that records the result of an update under its idempotency
+/// key. It runs after [`CHANGED`] has updated the wallet's row.
 pub static RECORDED: CompanionKind = CompanionKind {
     name: "wallet.update_recorded",
     sql: "

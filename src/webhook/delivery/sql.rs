@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ids::{DeliveryId, TransferId, WalletId, WebhookId};
 use crate::webhook::queue::Subject;
 
-/// Number of hours during which, after a rotation, deliveries are also signed with the previous secret.
+/// Number of hours after the rotation of a secret during which deliveries are also signed with the previous secret.
 const OVERLAP_HOURS: i32 = 24;
 
 /// Number of hours after which a delivery to a paused webhook is given up.
@@ -50,7 +50,7 @@ impl NewDeliveries {
     }
 }
 
-/// Inserts deliveries, except for webhooks that were deleted in the meantime.
+/// Inserts deliveries. Omits deliveries to webhooks that were deleted in the meantime.
 pub(in crate::webhook) async fn insert_deliveries(
     db: &mut PgConnection,
     deliveries: &NewDeliveries,

@@ -26,8 +26,8 @@ pub fn start(tail: &Tail, webhooks: &Webhooks, tasks: &Tasks) {
     tail.follow::<Subscribed<Events>, _>(events::READER, |_| events::EventFanOut, tasks);
 }
 
-/// A source of transfers or published events. While there are no webhooks and no alerts, all of them are skipped
-/// without being read.
+/// A source of transfers or published events. While there are no webhooks and no alerts, its transfers and events are
+/// skipped without being read.
 struct Subscribed<S>(PhantomData<S>);
 
 impl<S: Source> Source for Subscribed<S> {

@@ -61,7 +61,7 @@ impl TryFrom<&BalanceAlert> for AlertBody {
     }
 }
 
-/// Exactly one of `below` and `above` is required.
+/// Threshold of a new alert. Exactly one of the members `below` and `above` is required.
 #[derive(Deserialize, ToSchema)]
 struct CreateAlert<'a> {
     /// Send an event each time that the available balance falls below this amount.

@@ -81,7 +81,7 @@ impl TryFrom<WebhookDelivery> for DeliveryBody {
 struct ListDeliveriesQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<i64>,
 }
 
@@ -92,7 +92,7 @@ struct ListDeliveriesQuery {
     get, path = "/wallet/webhook/{webhook}/deliveries", tag = "webhook",
     params(("webhook" = String, Path, description = "The webhook", example = "1"), ListDeliveriesQuery),
     responses(
-        (status = 200, description = "`Link` has the next page", body = [DeliveryBody]),
+        (status = 200, description = "A page of deliveries; the header `Link` has the URL of the next page", body = [DeliveryBody]),
         Problems,
     ),
 )]

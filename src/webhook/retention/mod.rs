@@ -18,8 +18,8 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 /// Pause between two rounds of the upkeep.
 const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Time without an attempt after which a job is enqueued for a pending delivery. If the delivery still has a waiting
-/// job, no second job is added.
+/// Time without an attempt after which a pending delivery gets a new job. If its job is still waiting, no second job is
+/// added.
 const STALLED_AFTER: Duration = Duration::from_mins(2);
 
 /// Maximum number of deliveries that a round deletes, so that its transaction stays short.

@@ -140,7 +140,7 @@ line 11: publisher: is not a publisher
 line 12: base: is not a game of this publisher that can be a base
 line 13: base_reference: is not a game of this publisher that can be a base
 line 14: base_reference: cannot be given with a base
-line 15: reference: is that of an earlier line with other members
+line 15: reference: is that of an earlier line with other content
 line 16: price:USD: has a price already
 line 17: price: is required
 line 19: is too long

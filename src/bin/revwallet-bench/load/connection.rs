@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 /// Number of digits reserved for the value of `Content-Length`, which is known only after the body is written.
 const LENGTH_DIGITS: usize = 8;
 
-/// Status of the only kind of response without a body.
+/// HTTP status `304 Not Modified`. Of the responses that a load receives, only those with this status have no body.
 const NOT_MODIFIED: u16 = 304;
 
 /// An HTTP connection that sends many requests, with its buffers.
@@ -54,7 +54,7 @@ impl LoadConnection {
         std::str::from_utf8(&self.response[self.body_at..]).unwrap_or_default()
     }
 
-    /// Header of the last response, by its name in lower case.
+    /// Value of a header of the last response. `name` must be in lower case.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers().find_map(|(other, value)| (other == name).then_some(value))
     }
@@ -99,7 +99,7 @@ impl LoadConnection {
         Ok(())
     }
 
-    /// Writes a login whose user name and client address are derived from the key, so that both differ for each login.
+    /// Writes a login. Its user name and client address are derived from the key, so they are different for each login.
     pub(super) fn write_login(&mut self, RequestKey { prefix, number }: RequestKey) {
         let body = format!(
             r#"{{"username":"unknown{prefix:x}-{number:x}","password":"not the right one"}}"#

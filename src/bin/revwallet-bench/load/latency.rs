@@ -29,7 +29,7 @@ impl LatencyHistogram {
         self.0.len()
     }
 
-    /// Returns the latency, in milliseconds, that the given share of all latencies does not exceed.
+    /// Returns a quantile of the latencies in milliseconds, such as the median if `share` is 0.5.
     #[expect(clippy::cast_precision_loss, reason = "two digits are significant")]
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         self.0.value_at_quantile(share) as f64 / 1e6

@@ -1,5 +1,5 @@
-//! The load generator. It sends requests as fast as its connections allow, and takes little CPU time, because it shares
-//! the machine with the server under test.
+//! The load generator. It sends requests as fast as its connections allow. It must take little CPU time, because it
+//! shares the machine with the server under test.
 //!
 //! All connections of a load run on one thread, so that no connection moves between CPU cores.
 
@@ -184,7 +184,7 @@ impl LoadTarget {
         Ok(RecordedResponse { headers: headers.collect(), body: connection.body().to_owned() })
     }
 
-    /// Returns a target with the same wallets that counts their acknowledged deposits separately.
+    /// Returns a target with the same wallets, but with separate counts of their acknowledged deposits.
     pub(crate) fn with_separate_counts(&self) -> Self {
         let wallet = |id| TargetWallet { id, deposits: AtomicI64::new(0) };
         Self { wallets: self.wallet_ids().map(wallet).collect(), ..self.clone() }
@@ -263,8 +263,9 @@ impl TargetStore {
 }
 
 impl PacedLoad {
-    /// Runs the load. For the number of a connection, `pace` returns a function that waits until the next request is
-    /// due. The function returns the time from which the latency of the request counts, or `None` if the load is over.
+    /// Runs the load. `pace` gets the number of a connection, and returns a function that waits until the next request
+    /// of this connection is due. The function returns the time from which the latency of the request counts, or `None`
+    /// if the load is over.
     pub(crate) async fn run<W>(self, pace: impl Fn(usize) -> W) -> anyhow::Result<LoadResult>
     where
         W: AsyncFnMut() -> Option<Instant>,

@@ -1,5 +1,4 @@
-//! The comparison of two builds of the server, which take turns: in each round, deposits over HTTP are measured on
-//! both.
+//! The comparison of two builds of the server. In each round, deposits over HTTP are measured on both builds.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Scenario `exchange`: many users place orders on the exchange at once, all of which use the same hot wallet. The
-//! measurement ends when every order is complete.
+//! Scenario `exchange`: many users place orders on the exchange at the same time, and all orders use the same hot
+//! wallet. The measurement ends when every order is complete.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Euros of each user, more than a run can spend.
+/// Initial balance of each user in euros, more than a user can spend during a run.
 const EUROS: i64 = 1_000_000;
 
 /// Settings of the server: every request is logged, password hashes take little CPU time, and each request can name its

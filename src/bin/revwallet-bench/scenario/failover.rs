@@ -26,7 +26,7 @@ const DEPOSITS: u32 = 3_000;
 /// Number of times that the leader is killed.
 const KILLS: u32 = 5;
 
-/// Time between two kills, and before the first.
+/// Time before each kill of the leader.
 const KILL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Target for the 99th percentile of deposit latencies, in milliseconds; excludes deposits whose connection ended.

@@ -53,7 +53,9 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     for (operation, connections, name) in OPERATIONS {
         let mut samples = PairedSamples::default();
         for turn in 1..=TURNS {
-            tracing::info!("measuring {name} on a small and a large book, round {turn} of {TURNS}");
+            tracing::info!(
+                "measuring {name} on a small and a large ledger, round {turn} of {TURNS}"
+            );
             let on_small = small.load(context, operation, connections, duration).await?;
             let on_large = large.load(context, operation, connections, duration).await?;
             samples.push(on_small, on_large);

@@ -21,10 +21,10 @@ use crate::report::{Measurement, ReportSection, TargetBound};
 use crate::samples::{LoadResult, LoadSample};
 use crate::sql;
 
-/// Submissions of scores per second.
+/// Number of score submissions per second.
 const SUBMISSIONS: u32 = 500;
 
-/// Reads of each kind per second.
+/// Number of reads per second, for each kind of read.
 const READS: u32 = 50;
 
 /// Number of connections that submit scores.
@@ -132,7 +132,7 @@ fn with_json(
     request.header("content-type", "application/json").body(body.to_string())
 }
 
-/// Creates an API key with a command of the server binary.
+/// Creates an API key by running the command `api-key create` of the server binary.
 async fn create_key(context: &BenchContext, book: &BenchBook) -> anyhow::Result<String> {
     let arguments = ["api-key", "create", "--name=bench", "--scope=events:write"];
     let output = Command::new(&context.server_binary)
@@ -146,7 +146,7 @@ async fn create_key(context: &BenchContext, book: &BenchBook) -> anyhow::Result<
 }
 
 impl Board {
-    /// Runs every operation at its rate, all at the same time.
+    /// Runs all operations at the same time, each at its rate.
     async fn run_all(&self, duration: Duration) -> anyhow::Result<Vec<(Operation, LoadResult)>> {
         let operations = [Operation::Submit, Operation::Page, Operation::Rank, Operation::Around];
         let loads = operations.map(|operation| self.run(operation, duration));

@@ -17,7 +17,7 @@ const LOGINS: usize = 1_000;
 const TURNS: u32 = 3;
 
 /// Settings of the server: each login can name its client address, so that limits per address do not apply, and the
-/// server refuses no login that waits.
+/// server lets all logins wait instead of refusing some of them.
 const SETTINGS: [&str; 3] =
     ["--trusted-proxies=127.0.0.1", "--password-waiting-max=2000", "--http-timeout=10m"];
 

@@ -1,4 +1,5 @@
-//! The scenarios. Each measures one subject, verifies its ledger, and returns a section of the report.
+//! The scenarios of the benchmark. Each scenario measures one aspect of the server, verifies its ledger, and returns a
+//! section of the report.
 //!
 //! | scenario | measures | relative to |
 //! |---|---|---|

@@ -41,7 +41,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     }
     let (mut samples, mut smallest_share) = (PairedSamples::default(), f64::INFINITY);
     for turn in 1..=TURNS {
-        tracing::info!("measuring one server, then four on one book, round {turn} of {TURNS}");
+        tracing::info!("measuring one server, then four on one ledger, round {turn} of {TURNS}");
         let one = target.run(&one_monitor, spec(0, CONNECTIONS)).await?;
         let specs = std::array::from_fn::<_, PROCESSES, _>(|n| spec(n, CONNECTIONS / PROCESSES));
         let (results, usage) = target.run_all(&monitor, specs).await?;
@@ -67,7 +67,8 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Returns the total of all servers, and the rate of the slowest server relative to an equal share of the total.
+/// Returns the combined result of all servers, and the rate of the slowest server relative to an equal share of the
+/// total rate.
 fn combine(results: &[LoadResult; PROCESSES]) -> Option<(LoadResult, f64)> {
     let rate: f64 = results.iter().map(|result| result.rate).sum();
     let slowest = results.iter().map(|result| result.rate).min_by(f64::total_cmp)?;

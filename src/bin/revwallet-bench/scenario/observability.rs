@@ -25,8 +25,8 @@ const ALL_LOGS: &str = "--log-success-ratio=1";
 struct ObservabilityCase {
     name: &'static str,
     settings: Vec<String>,
-    /// Target for the share of throughput that is lost, relative to a server without observability; `None` without a
-    /// target.
+    /// Largest share of the throughput that may be lost, relative to a server without observability; `None` if there is
+    /// no limit.
     loss_max: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! Scenario `store`, the games store over HTTP: lists relative to an axum handler that returns the same bytes,
+//! Scenario `store`, the games store over HTTP: lists of games relative to an axum handler that returns the same bytes,
 //! purchases relative to transfers, and a thousand purchases of one game at once.
 
 use std::ops::Range;
@@ -29,7 +29,7 @@ const CONNECTIONS: usize = 64;
 /// Number of games in the store while reads of the list of games are measured.
 const LISTED: i64 = 1_000;
 
-/// Number of games, more than a user can buy in a run.
+/// Number of games in the store, more than a user can buy during a run.
 const GAMES: i64 = 10_000;
 
 /// Number of users that buy the same game at once.
@@ -108,7 +108,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Measures loads on the server with the store.
+/// Measures the loads of this scenario.
 struct StoreLoad<'a> {
     context: &'a BenchContext,
     monitor: ResourceMonitor,

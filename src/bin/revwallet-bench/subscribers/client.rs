@@ -20,7 +20,7 @@ const PONG: u8 = 0x8a;
 const MASKED: u8 = 0x80;
 const MASK: [u8; 4] = [0; 4];
 
-/// Values of the second byte of a frame if the length of the payload follows in two bytes, or in eight bytes.
+/// Second byte of a frame whose payload length follows in two bytes, or in eight bytes.
 const LENGTH_IN_TWO: u8 = 126;
 const LENGTH_IN_EIGHT: u8 = 127;
 
@@ -86,8 +86,8 @@ impl WebSocketClient {
         Ok(())
     }
 
-    /// Returns the next complete text message, as a range of the received bytes, if there is one. Also responds to
-    /// pings.
+    /// Returns the next complete text message, as a range of the received bytes, or `None` if no complete message has
+    /// arrived. Also responds to pings.
     pub(super) fn next_text(&mut self) -> anyhow::Result<Option<Range<usize>>> {
         while let Some((opcode, payload)) = parse_frame(&self.received[self.consumed..])? {
             let payload = self.consumed + payload.start..self.consumed + payload.end;

@@ -1,5 +1,5 @@
-//! WebSocket subscribers that count the events that they receive. They take little CPU time, because they share the
-//! machine with the server.
+//! WebSocket subscribers that count the events that they receive. They must take little CPU time, because they share
+//! the machine with the server.
 //!
 //! All subscribers run on the thread of [`on_one_thread`](crate::load::on_one_thread), so they share their counters
 //! without locks.

@@ -30,14 +30,14 @@ const WORD_BYTES_MAX: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct GameFilter {
     pub genre: Option<String>,
-    /// Full-text query that [`search_query`] made from the words of the client.
+    /// Full-text query that [`search_query`] has made from the search words of the request.
     pub search: Option<String>,
     pub publisher: Option<PublisherId>,
     /// Whether the list contains only games whose price a sale currently lowers.
     pub on_sale: bool,
-    /// Format in which the list writes prices.
+    /// Format of the prices in the list.
     pub money: MoneyFormat,
-    /// The last game of the previous page.
+    /// Last game of the previous page; `None` for the first page.
     pub after: Option<GameId>,
     pub limit: i64,
 }
@@ -52,15 +52,15 @@ pub struct ListedGame {
     pub price: Price,
 }
 
-/// Returns the words in the title, genre and description of a game for full-text search: in lower case, separated by
-/// spaces.
+/// Returns the text that a full-text search examines: all words in the title, genre and description of a game, in lower
+/// case, separated by spaces.
 pub(super) fn words(texts: [&str; 3]) -> String {
     let words = texts.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
     let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
     words.join(" ")
 }
 
-/// Returns the full-text query for the games that contain all words of a text. The last word may be incomplete. Returns
+/// Returns the full-text query that finds the games with all words of a text. The last word may be incomplete. Returns
 /// `None` for a text without words.
 pub fn search_query(text: &str) -> Option<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
@@ -70,8 +70,8 @@ pub fn search_query(text: &str) -> Option<String> {
 }
 
 impl Games {
-    /// Returns a list of published games, from the cache if possible. `write` returns the response body for the games;
-    /// `next` returns the path of the page that begins after a game.
+    /// Returns a list of published games, from the cache if possible. `write` makes the response body from the games;
+    /// `next` makes the path of the next page from the last game of the page.
     pub async fn list(
         &self,
         filter: &GameFilter,

@@ -13,9 +13,10 @@ pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64,
     Ok((row.revision, row.position))
 }
 
-/// Makes Postgres plan each statement of this snapshot for the actual values of its parameters. For a frequent word,
-/// the fast plan reads the games in order; for a rare word, it sorts the matches from the index. The wrong plan takes
-/// up to a second. Also lowers the assumed cost of random reads, because the catalog fits into memory.
+/// Makes Postgres plan each search for its actual words, because the best plan depends on how frequent a word is. For a
+/// frequent word, Postgres should read the games in the order of their ids; for a rare word, it should sort the matches
+/// from the index. The wrong plan takes up to a second. Also lowers the assumed cost of random reads, because the
+/// catalog fits into memory.
 pub(super) async fn plan_by_values(db: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         r#"select set_config('plan_cache_mode', 'force_custom_plan', true) as "mode",

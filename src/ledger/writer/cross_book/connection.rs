@@ -25,7 +25,7 @@ use crate::ledger::writer::pipeline::{
 
 type Replies = Vec<Result<Vec<Row>, Error>>;
 
-/// Data of the locked books that the postings of a transaction need.
+/// Data that the postings of a transaction need, read while their books are locked.
 #[derive(Debug, Default)]
 pub(super) struct LockedBooks {
     pub(super) heads: HashMap<i32, BookHead>,
@@ -51,7 +51,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Rows of companions of one kind: their number, and a JSON array of them.
+/// Companions (rows of another module) of one kind: the kind, their number, and a JSON array of them.
 pub(super) type CompanionRows = (&'static CompanionKind, i32, String);
 
 struct Statements {
@@ -96,8 +96,9 @@ impl CrossBookConnection {
         Ok(Self { client, driver, statements, backend, reply_max })
     }
 
-    /// Begins a transaction, waits for the batches of these books that are in progress, and reads the books. No other
-    /// batch of these books is written before the transaction ends.
+    /// Begins a transaction, and locks these books after their batches in progress have ended. Then reads the heads
+    /// (newest batches) of the books, the accounts, and the idempotency keys. No other batch is written to these books
+    /// before the transaction ends.
     pub(super) async fn lock(
         &mut self,
         accounts: &[(i32, Vec<i64>)],

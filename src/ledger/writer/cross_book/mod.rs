@@ -1,9 +1,9 @@
 //! Postings to several books: one transaction writes a batch to each book.
 //!
-//! The transaction locks the books in ascending order, which waits for their batches in progress, reads the accounts
-//! and keys of the postings, and writes a batch to each book. The writer of each book then finds that its head is stale
-//! and catches up, in the same way as after a batch of another process. A refusal is final, because it is based on
-//! committed data and on postings of the same transaction.
+//! The transaction locks the books in ascending order, after their batches in progress have ended. Then it reads the
+//! accounts and idempotency keys of the postings, and writes a batch to each book. The writer of each book then finds
+//! that its head is stale and catches up, in the same way as after a batch of another process. A refusal is final,
+//! because it is based on committed data and on postings of the same transaction.
 //!
 //! If the connection breaks before the commit was sent, nothing was written, and the postings are tried again. If it
 //! breaks later, the batch that follows the former head of a book shows whether the transaction was committed.
@@ -59,7 +59,8 @@ pub(in crate::ledger) struct CrossBookWriter {
 struct Postings {
     accepted: Vec<(QueuedPosting, PlannedPosting)>,
     refused: Vec<(QueuedPosting, Refusal)>,
-    /// Postings that wait for the next transaction.
+    /// Postings that wait for the next transaction, because another posting of this transaction has the same
+    /// idempotency key.
     next: Vec<QueuedPosting>,
 }
 
@@ -139,8 +140,8 @@ impl CrossBookWriter {
         }
     }
 
-    /// Splits off the postings that do not fit into one transaction. A posting that the database may reject gets a
-    /// transaction of its own.
+    /// Removes the postings that do not fit into the next transaction from `items`, and returns them. A posting that
+    /// may be faulty, because the database rejected a transaction with it, gets a transaction of its own.
     fn split_off(&self, items: &mut Vec<QueuedPosting>) -> Vec<QueuedPosting> {
         let mut legs = 0;
         let fits = items.iter().enumerate().take_while(|(n, item)| {
@@ -303,7 +304,7 @@ impl CrossBookWriter {
         Ok(settle(items, verdict))
     }
 
-    /// Finds out whether a transaction whose commit got no reply was committed.
+    /// Finds out whether a transaction was committed, after its commit got no reply. Returns the postings to retry.
     async fn settle_unknown(
         &mut self,
         plan: CrossBookPlan,
@@ -336,8 +337,8 @@ impl CrossBookWriter {
     }
 
     /// Reconnects, and finds the batch that follows this head. Returns `Some(None)` if no batch follows, and `None` if
-    /// the lookup fails. A successful lookup is final, because it waits for the lock that the old transaction holds
-    /// until it ends.
+    /// the lookup fails. A successful lookup is final, because it first waits until the old transaction has ended and
+    /// released its lock.
     async fn batch_after(&mut self, book: i32, head: BookHead) -> Option<Option<Uuid>> {
         if !self.try_open().await {
             return None;
@@ -347,7 +348,7 @@ impl CrossBookWriter {
             Err(Failure::Refused(error) | Failure::Companions(_, error)) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the ledger could not read whether its last commit to several books succeeded; it retries"
+                    "the ledger's writer could not find out whether its last commit to several books succeeded; it retries"
                 );
                 None
             }
@@ -355,8 +356,9 @@ impl CrossBookWriter {
         }
     }
 
-    /// Reconnects after a connection was lost before the commit was sent. Returns the postings to retry. If the first
-    /// attempt to reconnect fails, the postings get the error that the ledger is unavailable instead.
+    /// Reconnects after the connection was lost before the commit was sent, so no posting was written. Returns the
+    /// postings to retry. If the first attempt to reconnect fails, the postings get the error that the ledger is
+    /// unavailable instead.
     async fn reconnect(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -400,7 +402,7 @@ impl CrossBookWriter {
         };
         tracing::warn!(
             error.message = failed,
-            "the ledger cannot connect to the database for postings to several books; it retries"
+            "the ledger's writer of postings to several books cannot connect to the database; it retries"
         );
         false
     }
@@ -422,7 +424,8 @@ fn fail(items: Vec<QueuedPosting>) {
     }
 }
 
-/// Replies to the postings of a failed transaction whose outcome the verdict determines. Returns the postings to retry.
+/// Replies to those postings of a failed transaction whose outcome follows from `verdict`. Returns the postings to
+/// retry.
 fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPosting> {
     match verdict {
         // The next transaction reads the head, or the key, under its lock.
@@ -442,7 +445,7 @@ fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPos
         BatchVerdict::Unavailable(error) => {
             tracing::warn!(
                 error.message = %ErrorDetail(&error),
-                "the database cannot write to several books now; the waiting clients get an error and may retry"
+                "the database cannot write postings to several books now; the clients that sent them get an error and may retry"
             );
             fail(items);
             Vec::new()

@@ -1,5 +1,5 @@
 //! The rows of a transaction that writes to several books: each leg is written to the home book of its posting, and
-//! copies of it to the other books that it touches.
+//! copied to every other book that the leg touches.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +17,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Leg, Posted, Posting, TransferRow};
 use crate::ledger::writer::batch::{BookHead, OpenedAccount};
 
-/// A row of a book's batch, with the columns that are not in its [`TransferRow`].
+/// A row of a book's batch: a [`TransferRow`], and the columns that it lacks.
 #[derive(Debug)]
 pub(in crate::ledger::writer) struct PartRow {
     pub(in crate::ledger::writer) row: TransferRow,
@@ -32,7 +32,7 @@ pub(in crate::ledger::writer) struct PartRow {
 pub(in crate::ledger::writer) struct BookPart {
     pub(in crate::ledger::writer) book: i32,
     pub(in crate::ledger::writer) prev: BookHead,
-    /// Id of the batch, the same in each book.
+    /// Id of the batch. The batches of all books in a transaction have the same id.
     pub(in crate::ledger::writer) id: Uuid,
     pub(in crate::ledger::writer) rows: Vec<PartRow>,
     pub(in crate::ledger::writer) keys: Vec<(HashedKey, i64, i64)>,
@@ -51,8 +51,8 @@ pub(super) struct CrossBookPlan {
     existing: HashSet<(i32, AccountId)>,
 }
 
-/// A posting that was added to a plan. Its rows are those of its home book, but each balance is that of the account in
-/// the account's own book.
+/// A posting that was added to a plan. It has the rows of its home book. The balances in these rows, however, come from
+/// each account's own book.
 #[derive(Debug)]
 pub(super) struct PlannedPosting {
     home: i32,
@@ -73,12 +73,14 @@ pub(super) fn accounts_by_book(
     })
 }
 
-/// The book of an account; for a system account that every book has, the home book of the posting.
+/// Returns the book that an account belongs to. For a system account that exists in every book, returns the home book
+/// of the posting.
 fn own_book(account: AccountId, home: i32) -> i32 {
     book_of_account(account).unwrap_or(home)
 }
 
-/// The id under which a book records an account, for a posting with this home book.
+/// Returns the id under which a book records an account, for a posting with the home book `home`. A book that the
+/// account does not belong to records it under its [`AccountId::foreign_id`].
 fn id_in(account: AccountId, home: i32, book: i32) -> AccountId {
     if own_book(account, home) == book { account } else { account.foreign_id() }
 }

@@ -1,8 +1,8 @@
 //! The leaderboard of balances, which ranks players by the highest balance that their main wallet ever reached.
 //!
-//! A task reads the transfers of the ledger. It records the balances, and the position up to which it has read, in the
-//! same transaction, so every transfer counts exactly once and in order. Each currency has its own leaderboard; the
-//! HTTP routes return the leaderboard of `--default-currency`.
+//! A task reads the transfers of the ledger. It stores the balances and its position in the ledger in the same
+//! transaction, so every transfer counts exactly once and in order. Each currency has its own leaderboard; the HTTP
+//! routes return the leaderboard of `--default-currency`.
 
 mod sql;
 
@@ -120,8 +120,7 @@ impl Leaderboards {
     }
 }
 
-/// Marks the entries whose balance the caller may see, by the rule that also decides which callers may read a player's
-/// balance.
+/// Marks the entries whose balance the caller may see. The permissions are the same as for reading a player's balance.
 async fn with_visibility(
     db: &mut PgConnection,
     entries: Vec<RankedEntry>,

@@ -24,7 +24,7 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// Returns the season of the leaderboard of balances in a currency; `None` if no balance in the currency has been
+/// Returns the current season of a currency's leaderboard of balances; `None` if no balance in the currency has been
 /// recorded.
 pub(super) async fn season(db: &mut PgConnection, currency: &str) -> Result<Option<SeasonId>> {
     let id = sqlx::query_scalar!(

@@ -74,17 +74,17 @@ struct BalancePageBody {
 struct BalancePageQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the link with `rel="next"` in the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<String>,
-    /// Beginning of the following page; take it from the link with `rel="prev"` in the header `Link`.
+    /// Cursor before which the page ends. Take it from the header `Link` of the following page.
     before: Option<String>,
 }
 
 /// Get the leaderboard of balances
 ///
-/// Ranks players by the highest balance that their main wallet in the default currency ever reached. Of players with
-/// equal balances, the player who reached the balance earlier ranks higher. The header `Link` contains links to the
-/// next and the previous page.
+/// Ranks players by the highest balance that their main wallet in the default currency ever reached. If players have
+/// equal balances, the player that reached the balance first ranks higher. The header `Link` contains links to the next
+/// and the previous page.
 #[utoipa::path(
     get, path = "/api/leaderboard", tag = "play",
     params(BalancePageQuery),

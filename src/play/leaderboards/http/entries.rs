@@ -225,9 +225,9 @@ async fn submit_score(
 struct GetLeaderboardQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the link with `rel="next"` in the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<String>,
-    /// Beginning of the following page; take it from the link with `rel="prev"` in the header `Link`.
+    /// Cursor before which the page ends. Take it from the header `Link` of the following page.
     before: Option<String>,
     /// Number of the season; by default the current season or, if no season is running, the last season.
     season: Option<i32>,

@@ -180,7 +180,7 @@ struct PutLeaderboard<'a> {
     #[schema(value_type = Option<ScoreOperator>)]
     operator: RawField<'a>,
     /// Cron expression of five fields, or a nickname such as `@weekly`, for the times at which a season ends and the
-    /// next season begins. Without it, there is only a single season.
+    /// next season begins. If absent, there is only a single season.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "0 0 * * MON")]
     reset: RawField<'a>,
@@ -310,7 +310,7 @@ async fn put_leaderboard(
 struct ListLeaderboardsQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// End of the previous page; take it from the header `Link`.
+    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
     after: Option<String>,
 }
 
@@ -319,7 +319,7 @@ struct ListLeaderboardsQuery {
     get, path = "/api/leaderboards", tag = "play",
     params(ListLeaderboardsQuery),
     responses(
-        (status = 200, description = "Leaderboards, sorted by name; `Link` has the next page", body = [BoardBody]),
+        (status = 200, description = "Leaderboards, sorted by name; the header `Link` has the URL of the next page", body = [BoardBody]),
         Problems,
     ),
 )]

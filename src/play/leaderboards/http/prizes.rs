@@ -131,8 +131,8 @@ struct RetriedPrizesBody {
 
 /// Retry the unpaid prizes
 ///
-/// Tries again to pay the prizes of a leaderboard that could not be paid. Fix the cause first, such as a prize account
-/// without money. Requires the scope `admin`.
+/// Tries again to pay the unpaid prizes of a leaderboard. First fix the cause, such as an empty prize account. Requires
+/// the scope `admin`.
 #[utoipa::path(
     post, path = "/api/leaderboards/{board}/prizes/retry", tag = "play", security(("bearer" = [])),
     params(

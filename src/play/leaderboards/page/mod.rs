@@ -1,5 +1,5 @@
-//! Queries for the pages and ranks of a leaderboard. Each query is a single SQL statement, so all ranks in its result
-//! are from the same moment.
+//! Queries for the pages and ranks of a leaderboard. Each query is a single SQL statement, so the ranks in its result
+//! are consistent with each other.
 
 mod sql;
 
@@ -22,8 +22,8 @@ use crate::telemetry::Metrics;
 /// Maximum number of neighbors on each side of an entry.
 pub const AROUND_MAX: i64 = 100;
 
-/// Number of bytes of a place. A place is the sort key of an entry: its score, its subscore, and a number that ranks
-/// players with equal scores by the time at which they reached the score.
+/// Length of a place, in bytes. A place is the sort key of an entry. It consists of the score, the subscore, and a
+/// number that breaks ties: of two players with equal scores, the player that reached the score first ranks higher.
 const PLACE_BYTES: usize = 24;
 
 /// An entry of a leaderboard, with its rank.
@@ -85,7 +85,7 @@ impl PageStart {
     }
 }
 
-/// A page of the entries of a season, with the cursors of the previous and the next page.
+/// A page of a season's entries, with the cursors of the previous and the next page.
 #[derive(Debug)]
 pub(super) struct EntryPage {
     pub(super) entries: Vec<RankedEntry>,
@@ -98,8 +98,7 @@ fn foreign_cursor(start: &PageStart) -> Error {
     Error::field(parameter, "belongs to another leaderboard or season")
 }
 
-/// A page of the entries of a season, with the leaderboard, the season, and the cursors of the previous and the next
-/// page.
+/// A page of a season's entries, with the leaderboard, the season, and the cursors of the previous and the next page.
 #[derive(Debug)]
 pub struct BoardPage {
     pub board: Board,
@@ -120,8 +119,8 @@ pub struct EntryWithNeighbors {
 }
 
 impl Leaderboards {
-    /// Returns a page of a leaderboard. `season` is the number of a season; if it is `None`, the page comes from the
-    /// season of the cursor in `start` or, without a cursor, from the latest season.
+    /// Returns a page of a leaderboard. `season` is the number of a season. If `season` is `None`, the cursor in
+    /// `start` determines the season. Without a cursor, the page comes from the latest season.
     pub async fn page(
         &self,
         name: &BoardName,
@@ -176,7 +175,7 @@ impl Leaderboards {
         Ok(EntryWithNeighbors { season, entries, index })
     }
 
-    /// Reads a page of the entries of a season, with the cursors of the previous and the next page.
+    /// Reads a page of a season's entries, with the cursors of the previous and the next page.
     pub(super) async fn read_page(
         &self,
         db: &mut PgConnection,

@@ -19,8 +19,8 @@ pub(super) struct EntryRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// Returns a page of a season, in the order of the ranks. `place` is the sort key of an entry: the page begins after it
-/// or, if `is_backward`, ends before it.
+/// Returns a page of a season, in the order of the ranks. `place` is the sort key of an entry. The page begins after
+/// this entry or, if `is_backward` is true, ends before this entry.
 pub(super) async fn page(
     db: &mut PgConnection,
     season: SeasonId,

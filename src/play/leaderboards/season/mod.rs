@@ -2,8 +2,8 @@
 //! next season.
 //!
 //! The clock of the database decides when a season ends. Every process looks for seasons that are past their end, and
-//! enqueues jobs that end them. If a score is submitted before the job has run, the submission first ends the season,
-//! so that the score counts for the next season.
+//! enqueues jobs that end them. If a score arrives after the end of a season, but before the job has run, the
+//! submission first ends the season. The score then counts for the next season.
 
 mod sql;
 
@@ -22,14 +22,15 @@ use crate::ids::LeaderboardId;
 use crate::ledger::tail::append_event;
 use crate::telemetry::gauge_value;
 
-/// Pause after a search that found seasons past their end, or that failed.
+/// Pause between two searches for seasons past their end, if the first search found any or failed.
 const PAUSE_AFTER_DUE: Duration = Duration::from_secs(1);
 
-/// Longest pause between two searches for seasons past their end. With a longer pause, a season that another process
-/// has begun meanwhile could end late.
+/// Longest pause between two searches for seasons past their end. A longer pause could delay the end of a short season
+/// that another process begins meanwhile.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Interval at which this process updates the gauge metrics, and searches for prizes that are still due.
+/// Interval at which this process updates the gauge metrics of leaderboards, and searches for prizes that are still
+/// due.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Interval at which expired idempotency keys of score submissions are deleted.
@@ -73,8 +74,8 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
     }
 }
 
-/// Returns `true` if the interval has passed since `last` or if `last` is `None`, and then sets `last` to the current
-/// time.
+/// Returns whether the interval has passed since `last`, and if so, sets `last` to the current time. If `last` is
+/// `None`, the interval counts as passed.
 fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
     let is_over = last.is_none_or(|last| last.elapsed() >= interval);
     if is_over {
@@ -126,7 +127,7 @@ impl Leaderboards {
     }
 
     /// Ends the current season of a leaderboard if the season is past its end, and begins the next season. Returns the
-    /// season that it has ended, if any.
+    /// ended season, if any.
     pub async fn end_due_season(&self, board: LeaderboardId) -> Result<Option<Season>> {
         let mut db = self.db.acquire("leaderboard.end_season").await?;
         if !sql::is_due(&mut db, board).await? {

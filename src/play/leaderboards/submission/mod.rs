@@ -19,8 +19,8 @@ use crate::telemetry::Metrics;
 /// Largest absolute value of a score; every JSON parser reads numbers up to this value exactly.
 pub const SCORE_MAX: i64 = (1 << 53) - 1;
 
-/// Maximum number of attempts of a submission. A submission is tried again after it has ended a season that was past
-/// its end, or after a stale id of its leaderboard was removed from the cache.
+/// Maximum number of attempts to record a submitted score. The server tries again after it has ended an overdue season,
+/// or after it has removed a stale id of the leaderboard from the cache.
 const ATTEMPTS_MAX: usize = 5;
 
 /// A score that a client submits for a player.

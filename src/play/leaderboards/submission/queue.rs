@@ -22,11 +22,11 @@ use crate::ids::LeaderboardId;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Maximum number of submissions in the channel to the task that batches them, and also in the task itself. Further
-/// submissions are refused.
+/// Maximum number of submissions that wait in the channel to the task that batches them. The same maximum applies to
+/// the submissions that wait in the task itself. Further submissions are refused.
 const QUEUE_MAX: usize = 4_096;
 
-/// Maximum number of submissions in a transaction. Each submission takes some 0.3 ms.
+/// Maximum number of submissions in a transaction. Each submission takes about 0.3 ms.
 const BATCH_MAX: usize = 64;
 
 /// Maximum number of concurrent transactions. Each transaction is for a different leaderboard, and uses its own
@@ -205,8 +205,8 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
     }
 }
 
-/// Returns the error for each submission of a failed batch except the first, which gets `error` itself. So the cause is
-/// logged only once.
+/// Returns a copy of the error of a failed batch. The first submission of the batch gets `error` itself; the others get
+/// the copy, which has no detailed cause. The cause is therefore logged only once.
 fn same_kind(error: &Error) -> Error {
     match error {
         Error::OutcomeUnknown => Error::OutcomeUnknown,

@@ -7,8 +7,8 @@
 //! | [`fan_out`] | deliveries per second, and the time from a commit until a subscriber has the event, also on another process |
 //! | [`reconnect`] | deposits while thousands of clients reconnect and resume |
 //!
-//! Each subscriber must receive each event of its topic exactly once. The time of a commit is taken from its batch: the
-//! database reads the clock right before the commit.
+//! Each subscriber must receive each event of its topic exactly once. The commit time of an event comes from its batch:
+//! the database reads the clock right before it commits the batch.
 
 mod fan_out;
 mod idle;
@@ -28,7 +28,7 @@ const SETTINGS: [&str; 3] = [
     "--http-header-timeout=2m",
 ];
 
-/// New connections per second while many connections are opened.
+/// Number of new connections per second while many connections are opened.
 const CONNECTS_PER_SECOND: u32 = 5_000;
 
 /// Number of times that each measurement is repeated. The report contains the median.
