@@ -15,7 +15,7 @@ use super::state::App;
 use crate::http::extract::Query;
 use crate::http::memory::SharedBytes;
 use crate::http::query::KnownParametersLayer;
-use crate::http::{MoneyFormat, openapi, problem_pages, with_fallbacks};
+use crate::http::{MoneyFormat, finish, openapi, problem_pages};
 use crate::ledger::PostingService;
 use crate::ops::{alertmanager, health, runbooks, status};
 use crate::{api_keys, audit_log, exchange, games, grpc};
@@ -57,9 +57,9 @@ fn services(app: &App) -> anyhow::Result<Router> {
 pub fn public(app: App) -> anyhow::Result<Router> {
     let services = services(&app)?;
     let (api, document) = api().split_for_parts();
-    let api = api.layer(KnownParametersLayer::new(&document));
+    let known_parameters = KnownParametersLayer::new(&document);
     let all = api.merge(openapi::explorer()).merge(web::routes()).merge(services.with_state(()));
-    Ok(with_fallbacks(all).with_state(app))
+    Ok(finish(all, known_parameters).with_state(app))
 }
 
 /// Returns the router of the internal listener, which serves probes, operators and the other processes of the program.
@@ -71,7 +71,9 @@ pub fn internal(app: App) -> Router {
         .merge(exchange::http::internal());
     let postings = PostingService::new(app.wallets.ledger()).map(grpc::service);
     let postings = postings.unwrap_or_default();
-    with_fallbacks(routes.merge(postings.with_state(()))).with_state(app)
+    // The internal routes are not documented.
+    let known_parameters = KnownParametersLayer::default();
+    finish(routes.merge(postings.with_state(())), known_parameters).with_state(app)
 }
 
 /// Returns the OpenAPI document of the public API. The document describes responses that contain amounts in the format

@@ -42,6 +42,8 @@ use http::Method;
 use crate::error::Error;
 use crate::settings;
 
+use self::query::KnownParametersLayer;
+
 pub use self::cors::CorsOrigins;
 pub use self::decimal::MoneyFormat;
 
@@ -102,10 +104,15 @@ pub struct HttpArgs {
     pub money: MoneyFormat,
 }
 
-/// Adds responses for unknown paths and methods, and records the route of each request for metrics and logs.
-pub fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+/// Adds to a router what all routes have in common: responses for unknown paths and methods, the record of the matched
+/// route for metrics and logs, and the check of query parameters.
+pub fn finish<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    known_parameters: KnownParametersLayer,
+) -> Router<S> {
     router
         .fallback(async || Error::NotFound("path"))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
-        .layer(context::RecordRouteLayer)
+        // Both layers in one call: each call boxes the future of every request once more.
+        .layer((context::RecordRouteLayer, known_parameters))
 }

@@ -51,7 +51,7 @@ fn expectation(cause: &str) -> &'static str {
 }
 
 /// The names of the query parameters of every documented operation, by path and method.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct KnownParameters(HashMap<String, HashMap<Method, Vec<String>>>);
 
 impl KnownParameters {
@@ -127,8 +127,9 @@ fn names_of(operation: &Operation) -> Vec<String> {
     in_query.collect()
 }
 
-/// Rejects requests with query parameters that the OpenAPI document does not list for their operation.
-#[derive(Debug, Clone)]
+/// Rejects requests with query parameters that the OpenAPI document does not list for their operation. The
+/// default layer knows no operation, so it rejects nothing.
+#[derive(Debug, Clone, Default)]
 pub struct KnownParametersLayer(Arc<KnownParameters>);
 
 impl KnownParametersLayer {
