@@ -7,11 +7,11 @@ use axum::extract::{FromRef, FromRequestParts};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, header};
-use tracing::Span;
 
 use super::{Access, Caller, Policy};
 use crate::error::{CredentialFault, Error, Result};
 use crate::secret::Secret;
+use crate::telemetry::record_caller;
 
 /// Longest time that a checked credential is cached. A revocation takes effect on every process within this time.
 pub const CREDENTIAL_CACHED_FOR: Duration = Duration::from_secs(1);
@@ -62,15 +62,15 @@ impl Authenticator {
     }
 
     /// Returns the caller of a request with these headers. A request without a credential is anonymous if access is
-    /// open, and refused otherwise. Records the caller's name in the span of the request, so that every log line of the
-    /// request contains the name.
+    /// open, and refused otherwise. Records the caller's name, so that every later log line of the request
+    /// contains the name.
     pub async fn identify_request(&self, headers: &HeaderMap) -> Result<Caller> {
         let caller = match bearer(headers)? {
             Some(credential) => self.backend.authenticate(&credential).await?,
             None if self.policy.access == Access::Open => Caller::anonymous(self.policy),
             None => return Err(Error::Unauthenticated(CredentialFault::Missing)),
         };
-        Span::current().record("caller", caller.name());
+        record_caller(caller.name.clone());
         Ok(caller)
     }
 

@@ -41,7 +41,7 @@ pub enum Principal {
 /// A principal together with its name and the access policy.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    name: Cow<'static, str>,
+    pub(super) name: Cow<'static, str>,
     principal: Principal,
     policy: Policy,
 }

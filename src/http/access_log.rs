@@ -71,12 +71,11 @@ impl<'a> Record<'a> {
             }
             return;
         }
-        let _in_span = self.context.end(status.as_u16());
-        match failure {
+        self.context.end(status.as_u16(), || match failure {
             Some(error) => self.log_failure(status, error),
             None if self.calls().sampler.is_sampled(&self.context) => self.log_success(status),
             None => {}
-        }
+        });
     }
 
     fn measure(&self, status: &str) {
@@ -140,14 +139,15 @@ impl Drop for Record<'_> {
             // nginx uses the status 499 for a client that disconnects before the response.
             self.measure("499");
             self.calls().metrics.wallet_http_rejected_total.with(["client_gone"]).increment(1);
-            let _in_span = self.context.end(499);
-            info!(
-                target: "access",
-                event = "http.request",
-                duration_ms = duration_ms(&self.context),
-                outcome = "client_gone",
-                "{} {} 499 client gone", self.context.method(), self.context.route(),
-            );
+            self.context.end(499, || {
+                info!(
+                    target: "access",
+                    event = "http.request",
+                    duration_ms = duration_ms(&self.context),
+                    outcome = "client_gone",
+                    "{} {} 499 client gone", self.context.method(), self.context.route(),
+                );
+            });
         }
     }
 }

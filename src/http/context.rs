@@ -1,20 +1,25 @@
 //! Context of a request: its id, trace, route and connection.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
+use futures_util::future::Either;
 use http::{HeaderMap, HeaderValue, Method};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
-use tracing::{Span, field, info_span, span};
+use tracing::{Instrument, Span, field, info_span};
 use uuid::Uuid;
 
 use super::connection::OpenConnection;
 use super::memory::{MemoryAccount, MemoryBudget};
-use crate::telemetry::{TraceContext, in_trace_if_sampled, is_exported, set_span_name};
+use crate::telemetry::{
+    FieldValue, LoggedRequest, TraceContext, in_request, in_trace, is_exported, log_in_request,
+    set_span_name,
+};
 
 /// Longest request id, in bytes, that is accepted from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -31,12 +36,20 @@ struct Inner {
     /// Full name of the gRPC method, if the request is a gRPC call.
     rpc: Option<Arc<str>>,
     route: OnceLock<MatchedPath>,
+    caller: OnceLock<Cow<'static, str>>,
+    status: OnceLock<FinalStatus>,
+    /// Disabled unless the trace of the request is exported.
     span: Span,
-    /// Whether the span of the request is exported to the trace receiver.
-    is_traced: bool,
     started: Instant,
     connection: Option<Arc<OpenConnection>>,
     memory: Arc<MemoryBudget>,
+}
+
+/// Status with which a request ended.
+enum FinalStatus {
+    Http(u16),
+    /// Name of the status code of a gRPC call.
+    Rpc(&'static str),
 }
 
 impl RequestContext {
@@ -56,36 +69,22 @@ impl RequestContext {
             HeaderValue::from_str(&trace_id).expect("hexadecimal digits are visible characters")
         });
         let method = known_method(method);
-        let span = in_trace_if_sampled(&trace, || {
-            info_span!(
-                "http.request",
-                otel.kind = "server",
-                request_id = request_id.to_str().unwrap_or_default(),
-                trace_id,
-                span_id = %trace.span_id_hex(),
-                http.request.method = method,
-                http.route = field::Empty,
-                http.response.status_code = field::Empty,
-                caller = field::Empty,
-                rpc.method = rpc.as_deref(),
-                rpc.response.status_code = field::Empty,
-            )
-        });
-        let is_traced = is_exported(&span);
-        if let Some(rpc) = rpc.as_deref().filter(|_| is_traced) {
-            set_span_name(&span, rpc.to_owned());
-        }
-        let (route, started) = (OnceLock::new(), Instant::now());
+        let span = if trace.is_sampled() {
+            open_span(&trace, &trace_id, &request_id, method, rpc.as_deref())
+        } else {
+            Span::none()
+        };
         Self(Arc::new(Inner {
             request_id,
             trace,
             trace_id,
             method,
             rpc,
-            route,
+            route: OnceLock::new(),
+            caller: OnceLock::new(),
+            status: OnceLock::new(),
             span,
-            is_traced,
-            started,
+            started: Instant::now(),
             connection,
             memory,
         }))
@@ -131,7 +130,7 @@ impl RequestContext {
 
     /// Whether the span of the request is exported to the trace receiver.
     pub fn is_traced(&self) -> bool {
-        self.0.is_traced
+        !self.0.span.is_none()
     }
 
     pub fn method(&self) -> &'static str {
@@ -149,26 +148,101 @@ impl RequestContext {
         self.0.route.get().map_or("unmatched", MatchedPath::as_str)
     }
 
-    pub fn span(&self) -> &Span {
-        &self.0.span
+    /// Runs the request. Its log lines have its fields, and its spans belong to its trace.
+    pub fn run<F: Future>(&self, request: F) -> impl Future<Output = F::Output> {
+        if self.is_traced() {
+            Either::Left(request.instrument(self.0.span.clone()))
+        } else {
+            Either::Right(in_request(Arc::clone(&self.0) as _, request))
+        }
     }
 
-    /// Records the HTTP status in the span, and enters the span. Log lines have the fields of the span until the
-    /// returned guard is dropped.
-    pub fn end(&self, status: u16) -> span::Entered<'_> {
+    /// Records the status of the response, and runs `log`, which writes the access log line.
+    pub fn end(&self, status: u16, log: impl FnOnce()) {
         self.0.span.record("http.response.status_code", status);
-        self.0.span.enter()
+        self.log(FinalStatus::Http(status), log);
     }
 
-    /// Records the status of a gRPC call in the span, and enters the span like [`Self::end`].
-    pub fn end_call(&self, code: &str) -> span::Entered<'_> {
+    /// Records the status code of a gRPC call, and runs `log`, which writes the access log line.
+    pub fn end_call(&self, code: &'static str, log: impl FnOnce()) {
         self.0.span.record("rpc.response.status_code", code);
-        self.0.span.enter()
+        self.log(FinalStatus::Rpc(code), log);
+    }
+
+    fn log(&self, status: FinalStatus, log: impl FnOnce()) {
+        let _recorded_before = self.0.status.set(status);
+        if self.is_traced() {
+            self.0.span.in_scope(log);
+        } else {
+            log_in_request(Arc::clone(&self.0) as _, log);
+        }
     }
 
     pub fn started(&self) -> Instant {
         self.0.started
     }
+}
+
+/// The fields of a request that has no span.
+impl LoggedRequest for Inner {
+    fn for_each_field(&self, add: &mut dyn FnMut(&'static str, FieldValue<'_>)) {
+        let span_id = self.trace.span_id_hex().to_string();
+        let status = self.status.get().map(|status| match status {
+            FinalStatus::Http(status) => {
+                ("http.response.status_code", FieldValue::Number(u64::from(*status)))
+            }
+            FinalStatus::Rpc(code) => ("rpc.response.status_code", FieldValue::Text(code)),
+        });
+        let texts = [
+            ("request_id", self.request_id.to_str().ok()),
+            ("trace_id", Some(self.trace_id.as_str())),
+            ("span_id", Some(&span_id)),
+            ("http.request.method", Some(self.method)),
+            ("rpc.method", self.rpc.as_deref()),
+            ("http.route", self.route.get().map(MatchedPath::as_str)),
+            ("caller", self.caller.get().map(AsRef::as_ref)),
+        ];
+        for (name, text) in texts {
+            text.into_iter().for_each(|text| add(name, FieldValue::Text(text)));
+        }
+        status.into_iter().for_each(|(name, value)| add(name, value));
+    }
+
+    fn set_caller(&self, name: Cow<'static, str>) {
+        let _recorded_before = self.caller.set(name);
+    }
+}
+
+/// Opens the span of a request. Returns a disabled span if the span would not be exported.
+fn open_span(
+    trace: &TraceContext,
+    trace_id: &str,
+    request_id: &HeaderValue,
+    method: &'static str,
+    rpc: Option<&str>,
+) -> Span {
+    let span = in_trace(trace, || {
+        info_span!(
+            "http.request",
+            otel.kind = "server",
+            request_id = request_id.to_str().unwrap_or_default(),
+            trace_id,
+            span_id = %trace.span_id_hex(),
+            http.request.method = method,
+            http.route = field::Empty,
+            http.response.status_code = field::Empty,
+            caller = field::Empty,
+            rpc.method = rpc,
+            rpc.response.status_code = field::Empty,
+        )
+    });
+    if !is_exported(&span) {
+        return Span::none();
+    }
+    if let Some(rpc) = rpc {
+        set_span_name(&span, rpc.to_owned());
+    }
+    span
 }
 
 /// Layer around each route, which records the matched route in the context of the request.
@@ -210,7 +284,7 @@ fn note_route(request: &Request) {
         && context.route.set(route.clone()).is_ok()
     {
         context.span.record("http.route", route.as_str());
-        if context.is_traced && context.rpc.is_none() {
+        if context.rpc.is_none() && !context.span.is_none() {
             set_span_name(&context.span, format!("{} {}", context.method, route.as_str()));
         }
     }

@@ -22,7 +22,6 @@ use tower_http::compression::{Compression, CompressionBody, CompressionLayer, Co
 use tower_http::cors::Cors;
 use tower_http::sensitive_headers::{SetSensitiveRequestHeaders, SetSensitiveRequestHeadersLayer};
 use tower_http::set_header::{SetResponseHeader, SetResponseHeaderLayer};
-use tracing::Instrument;
 
 use super::access_log::{Record, SuccessSampler};
 use super::admit::{Admit, AdmitLayer};
@@ -117,7 +116,7 @@ impl RequestPipeline {
         let read_options = ReadOptions::of(&request);
         let preferred_money = MoneyFormat::preferred(request.headers());
         // The future has 2 KB. In a box, the layers below move only a pointer to it.
-        let response = Box::pin(call(request)).instrument(context.span().clone());
+        let response = context.run(Box::pin(call(request)));
         let response = preferred_money.unwrap_or(self.money).scope(response);
         let Ok(mut response) = position::add_to_read(read_options, response).await;
         if let Some(money) = preferred_money {

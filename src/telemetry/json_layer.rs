@@ -1,8 +1,8 @@
 //! Log layer that writes each event as a line with a flat JSON object.
 //!
 //! A line has the keys `ts`, `level`, `message`, `service`, `version`, `env` and `_target`, then the fields of the
-//! spans around the event, outermost span first, then the fields of the event. The fields of a span are serialized
-//! once, when they are set, not for every event.
+//! spans around the event, outermost span first, then the fields of the current request, then the fields of the event.
+//! The fields of a span are serialized once, when they are set, not for every event.
 
 use std::fmt::{self, Write};
 
@@ -18,6 +18,7 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::export::ExportQueue;
 use super::export::loki::LogLine;
+use super::log_scope::{self, FieldValue};
 use super::log_writer::LogWriter;
 
 const TIMESTAMP: EncodedConfig = Config::DEFAULT
@@ -77,6 +78,10 @@ impl JsonLayer {
                 fields.0.push_str(text);
             }
         }
+        log_scope::for_each_field(|name, value| match value {
+            FieldValue::Text(text) => fields.string(name, text),
+            FieldValue::Number(number) => fields.plain(name, number),
+        });
         event.record(&mut fields);
         line.push_str("}\n");
         line
@@ -147,8 +152,8 @@ impl Fields<'_> {
         escape(self.0, value);
     }
 
-    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
-        self.key(field.name());
+    fn plain(&mut self, name: &str, value: impl fmt::Display) {
+        self.key(name);
         // Writing to a String cannot fail.
         let _written = write!(self.0, "{value}");
     }
@@ -163,20 +168,20 @@ impl Visit for Fields<'_> {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.plain(field, value);
+        self.plain(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.plain(field, value);
+        self.plain(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field, value);
+        self.plain(field.name(), value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
-            self.plain(field, value);
+            self.plain(field.name(), value);
         } else {
             self.string(field.name(), &value.to_string());
         }

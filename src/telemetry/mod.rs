@@ -12,6 +12,7 @@ mod export;
 mod exposition;
 mod gauge;
 mod json_layer;
+mod log_scope;
 mod log_writer;
 mod metric_family;
 mod metrics;
@@ -32,6 +33,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use self::gauge::gauge_value;
 pub use args::{LogFormat, LogStream, TelemetryArgs};
 pub use exposition::{Exposition, ExpositionFormat, UPKEEP_INTERVAL};
+pub use log_scope::{FieldValue, LoggedRequest, in_request, log_in_request, record_caller};
 pub use metrics::{MetricDeclaration, Metrics};
 pub use span_layer::{in_trace, in_trace_if_sampled, is_exported, link_span, set_span_name};
 pub use trace_context::TraceContext;
@@ -53,7 +55,7 @@ const WRITE_LINGER: Duration = Duration::from_millis(10);
 /// Logs, metrics and traces of the process. When it is dropped, buffered log lines and spans are flushed.
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
-    /// Token that is cancelled to make the exporters send what they have and stop.
+    /// Token that is canceled to make the exporters send what they have and stop.
     shutdown: CancellationToken,
     _exporters: Vec<ExportFlush>,
     _writer: Option<LogFlush>,

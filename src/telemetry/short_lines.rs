@@ -11,6 +11,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::log_scope::{self, FieldValue};
+
 /// Formats log events as short lines.
 pub(super) struct ShortLines;
 
@@ -106,6 +108,16 @@ where
                 }
             }
         }
+        let mut result = Ok(());
+        log_scope::for_each_field(|name, value| {
+            let is_shown = name == "caller" || (failed && name == "trace_id");
+            if let FieldValue::Text(value) = value
+                && is_shown
+            {
+                result = result.and(write!(writer, " {name}={value}"));
+            }
+        });
+        result?;
         writeln!(writer)
     }
 }

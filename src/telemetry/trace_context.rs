@@ -1,6 +1,6 @@
 //! W3C trace context: the trace and the parent span of a request. Also decides whether a trace is sampled.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
@@ -101,11 +101,9 @@ pub struct Hex<const N: usize>([u8; N]);
 impl<const N: usize> fmt::Display for Hex<N> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        for byte in self.0 {
-            formatter.write_char(char::from(DIGITS[usize::from(byte >> 4)]))?;
-            formatter.write_char(char::from(DIGITS[usize::from(byte & 15)]))?;
-        }
-        Ok(())
+        let digits =
+            self.0.map(|byte| [byte >> 4, byte & 15].map(|half| DIGITS[usize::from(half)]));
+        formatter.write_str(str::from_utf8(digits.as_flattened()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -264,7 +264,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("db", &["telemetry", "error", "secret", "settings"]),
     ("throttle", &["db", "auth", "error"]),
     ("jobs", &["db", "telemetry", "tasks", "error"]),
-    ("auth", &["error", "secret", "ids"]),
+    ("auth", &["telemetry", "error", "secret", "ids"]),
     ("idempotency_key", &["error", "secret"]),
     ("telemetry", &[]),
     ("tasks", &[]),

@@ -33,74 +33,85 @@ impl CallRecorder {
     pub(in crate::http) fn failed(&self, context: &RequestContext, error: &Error) {
         let code = code(error);
         self.measure(context, code);
-        let _in_span = context.end_call(code_name(code));
-        let problem = error.problem();
-        let chain = error.cause().map(|cause| field::display(format!("{cause:#}")));
-        macro_rules! line {
-            ($level:ident, $outcome:literal) => {
-                $level!(
-                    target: "access",
-                    event = "rpc.request",
-                    duration_ms = duration_ms(context),
-                    outcome = $outcome,
-                    error.type = problem.slug,
-                    error.message = %error,
-                    error.chain = chain,
-                    "{} {} {}", context.rpc().unwrap_or_default(), code_name(code), problem.slug,
-                )
-            };
-        }
-        match problem.status.as_u16() {
-            _ if code == Code::DeadlineExceeded => line!(info, "refused"),
-            500 => line!(error, "failed"),
-            501.. => line!(warn, "failed"),
-            _ => line!(info, "refused"),
-        }
+        context.end_call(code_name(code), || log_failure(context, code, error));
     }
 
     /// Records a call whose client disconnected before the status was sent.
     pub(in crate::http) fn abandoned(&self, context: &RequestContext) {
         self.measure(context, Code::Cancelled);
-        let _in_span = context.end_call(code_name(Code::Cancelled));
-        info!(
-            target: "access",
-            event = "rpc.request",
-            duration_ms = duration_ms(context),
-            outcome = "client_gone",
-            "{} CANCELLED", context.rpc().unwrap_or_default(),
-        );
+        context.end_call(code_name(Code::Cancelled), || {
+            info!(
+                target: "access",
+                event = "rpc.request",
+                duration_ms = duration_ms(context),
+                outcome = "client_gone",
+                "{} CANCELLED", context.rpc().unwrap_or_default(),
+            );
+        });
     }
 
     /// Records a call with the status that its trailers contain.
     fn ended(&self, context: &RequestContext, code: Code, reason: Option<&str>) {
         self.measure(context, code);
-        let _in_span = context.end_call(code_name(code));
-        if code == Code::Ok && !self.sampler.is_sampled(context) {
-            return;
-        }
-        macro_rules! line {
-            ($level:ident, $outcome:literal) => {
-                $level!(
-                    target: "access",
-                    event = "rpc.request",
-                    duration_ms = duration_ms(context),
-                    outcome = $outcome,
-                    error.type = reason,
-                    "{} {}", context.rpc().unwrap_or_default(), code_name(code),
-                )
-            };
-        }
-        match code {
-            Code::Ok => line!(info, "ok"),
-            Code::Internal | Code::Unknown | Code::DataLoss => line!(error, "failed"),
-            _ => line!(info, "refused"),
-        }
+        let is_logged = code != Code::Ok || self.sampler.is_sampled(context);
+        context.end_call(code_name(code), || {
+            if is_logged {
+                log_end(context, code, reason);
+            }
+        });
     }
 
     fn measure(&self, context: &RequestContext, code: Code) {
         let labels = [context.rpc().unwrap_or_default(), code_name(code)];
         let seconds = context.started().elapsed().as_secs_f64();
         self.metrics.rpc_server_call_duration_seconds.with(labels).record(seconds);
+    }
+}
+
+/// Writes the access log line of a call that failed before its response began.
+fn log_failure(context: &RequestContext, code: Code, error: &Error) {
+    let problem = error.problem();
+    let chain = error.cause().map(|cause| field::display(format!("{cause:#}")));
+    macro_rules! line {
+        ($level:ident, $outcome:literal) => {
+            $level!(
+                target: "access",
+                event = "rpc.request",
+                duration_ms = duration_ms(context),
+                outcome = $outcome,
+                error.type = problem.slug,
+                error.message = %error,
+                error.chain = chain,
+                "{} {} {}", context.rpc().unwrap_or_default(), code_name(code), problem.slug,
+            )
+        };
+    }
+    match problem.status.as_u16() {
+        _ if code == Code::DeadlineExceeded => line!(info, "refused"),
+        500 => line!(error, "failed"),
+        501.. => line!(warn, "failed"),
+        _ => line!(info, "refused"),
+    }
+}
+
+/// Writes the access log line of a call whose status the trailers contain.
+fn log_end(context: &RequestContext, code: Code, reason: Option<&str>) {
+    macro_rules! line {
+        ($level:ident, $outcome:literal) => {
+            $level!(
+                target: "access",
+                event = "rpc.request",
+                duration_ms = duration_ms(context),
+                outcome = $outcome,
+                error.type = reason,
+                "{} {}", context.rpc().unwrap_or_default(), code_name(code),
+            )
+        };
+    }
+    match code {
+        Code::Ok => line!(info, "ok"),
+        Code::Internal | Code::Unknown | Code::DataLoss => line!(error, "failed"),
+        _ => line!(info, "refused"),
     }
 }
 
