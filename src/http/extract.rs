@@ -25,9 +25,18 @@ impl<'a> RawField<'a> {
 
 /// Collects the validation errors of a body, so that the response can list all of them.
 #[derive(Debug, Default)]
-pub struct Validator(Vec<FieldError>);
+pub struct Validator {
+    /// Pointer to the object that is validated; empty for the whole body.
+    base: String,
+    errors: Vec<FieldError>,
+}
 
 impl Validator {
+    /// Creates a validator for the object at this pointer. The other methods take pointers relative to it.
+    pub fn within(base: &str) -> Self {
+        Self { base: base.to_owned(), errors: Vec::new() }
+    }
+
     /// Parses a member, and notes an error if it is absent or invalid.
     pub fn required<T>(
         &mut self,
@@ -53,14 +62,15 @@ impl Validator {
     }
 
     pub fn refuse(&mut self, pointer: &str, detail: impl Into<String>) {
-        self.0.push(FieldError { pointer: pointer.to_owned(), detail: detail.into() });
+        let pointer = format!("{}{pointer}", self.base);
+        self.errors.push(FieldError { pointer, detail: detail.into() });
     }
 
     /// Returns `values` if no errors were noted, and all errors otherwise.
     pub fn finish<T>(self, values: Option<T>) -> Result<T> {
         match values {
-            Some(values) if self.0.is_empty() => Ok(values),
-            _ => Err(Error::Invalid(self.0)),
+            Some(values) if self.errors.is_empty() => Ok(values),
+            _ => Err(Error::Invalid(self.errors)),
         }
     }
 

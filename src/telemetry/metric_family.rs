@@ -1,5 +1,6 @@
 //! Metrics with labels. A family has a handle for each combination of label values, which is registered on first use.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,6 +10,11 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 /// Maximum number of label combinations (series) of a metric. Further combinations are counted together under `_OTHER`,
 /// so a programming mistake in a label cannot exhaust the memory of this process or of Prometheus.
 const SERIES_MAX: usize = 2_000;
+
+thread_local! {
+    /// Joined label values of the series that this thread looks up. It is kept, because a request looks up several.
+    static JOINED: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 const METADATA: Metadata<'static> = Metadata::new("revwallet", Level::INFO, None);
 
@@ -73,22 +79,24 @@ impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
     /// Returns the handle for these label values.
     pub fn with(&self, values: [&str; N]) -> M {
         let Some(recorder) = &self.recorder else { return M::disabled() };
-        let mut joined = String::with_capacity(64);
-        for value in values {
-            joined.push_str(value);
-            joined.push('\u{1f}');
-        }
-        let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = known.get(joined.as_str()) {
-            return handle.clone();
-        }
-        let is_full = known.len() >= SERIES_MAX;
-        drop(known);
-        if is_full {
-            self.register(recorder, [(); N].map(|()| "_OTHER"), None)
-        } else {
-            self.register(recorder, values, Some(joined))
-        }
+        JOINED.with_borrow_mut(|joined| {
+            joined.clear();
+            for value in values {
+                joined.push_str(value);
+                joined.push('\u{1f}');
+            }
+            let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(handle) = known.get(joined.as_str()) {
+                return handle.clone();
+            }
+            let is_full = known.len() >= SERIES_MAX;
+            drop(known);
+            if is_full {
+                self.register(recorder, [(); N].map(|()| "_OTHER"), None)
+            } else {
+                self.register(recorder, values, Some(joined))
+            }
+        })
     }
 
     /// Registers a series with the value zero before its first event. Otherwise, the first event would create the
@@ -101,7 +109,7 @@ impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
         &self,
         recorder: &PrometheusRecorder,
         values: [&str; N],
-        joined: Option<String>,
+        joined: Option<&str>,
     ) -> M {
         let labels: Vec<Label> = (self.labels.iter().zip(values))
             .map(|(label, value)| Label::new(*label, value.to_owned()))
@@ -109,7 +117,7 @@ impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
         let handle = M::register(recorder, &Key::from_parts(self.name, labels));
         if let Some(joined) = joined {
             let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
-            known.insert(joined.into_boxed_str(), handle.clone());
+            known.insert(joined.into(), handle.clone());
         }
         handle
     }

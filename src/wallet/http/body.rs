@@ -57,15 +57,14 @@ pub(crate) fn optional_decimal<'a>(
     text.map_err(|detail| validator.refuse(pointer, detail)).ok()
 }
 
-/// Reads memo and metadata of a transfer. `at` is the JSON pointer of the object that contains them.
+/// Reads memo and metadata of a transfer.
 pub(super) fn note(
     validator: &mut Validator,
-    at: &str,
     memo: &RawField<'_>,
     metadata: &RawField<'_>,
 ) -> Note {
     Note {
-        memo: validator.optional(&format!("{at}/memo"), memo, |raw| fields::text(raw, MEMO_MAX)),
-        metadata: validator.optional(&format!("{at}/metadata"), metadata, fields::metadata),
+        memo: validator.optional("/memo", memo, |raw| fields::text(raw, MEMO_MAX)),
+        metadata: validator.optional("/metadata", metadata, fields::metadata),
     }
 }

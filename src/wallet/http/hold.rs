@@ -155,7 +155,7 @@ async fn create_hold(
     let id = validator.required("/id", &id, wallet_id);
     let amount = required_decimal(&mut validator, "/amount", &amount);
     let lifetime = validator.optional("/expires_in", &expires_in, lifetime);
-    let note = note(&mut validator, "", &memo, &metadata);
+    let note = note(&mut validator, &memo, &metadata);
     let (id, amount) = validator.finish(id.zip(amount))?;
     let meta = request_meta(&caller, &key, &context);
     let terms = (lifetime.unwrap_or(LIFETIME_DEFAULT), note);

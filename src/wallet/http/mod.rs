@@ -179,7 +179,7 @@ impl<'a> MoveMoney<'a> {
         let mut validator = Validator::default();
         let id = validator.required("/id", &self.id, wallet_id);
         let amount = required_decimal(&mut validator, "/amount", &self.amount);
-        let note = note(&mut validator, "", &self.memo, &self.metadata);
+        let note = note(&mut validator, &self.memo, &self.metadata);
         let (id, amount) = validator.finish(id.zip(amount))?;
         Ok((id, amount, note))
     }

@@ -135,15 +135,15 @@ pub(super) struct CreateTransfer<'a> {
 impl<'a> CreateTransfer<'a> {
     /// Validates the members. `at` is the JSON pointer of this object in the request body.
     pub(super) fn validate(&self, at: &str) -> Result<TransferRequest<'a>> {
-        let mut validator = Validator::default();
-        let from = validator.required(&format!("{at}/from"), &self.from, wallet_id);
-        let to = validator.required(&format!("{at}/to"), &self.to, wallet_id);
+        let mut validator = Validator::within(at);
+        let from = validator.required("/from", &self.from, wallet_id);
+        let to = validator.required("/to", &self.to, wallet_id);
         if from.is_some() && from == to {
-            validator.refuse(&format!("{at}/to"), "must be another wallet");
+            validator.refuse("/to", "must be another wallet");
         }
-        let amount = required_decimal(&mut validator, &format!("{at}/amount"), &self.amount);
-        let fee = optional_decimal(&mut validator, &format!("{at}/fee"), &self.fee);
-        let note = note(&mut validator, at, &self.memo, &self.metadata);
+        let amount = required_decimal(&mut validator, "/amount", &self.amount);
+        let fee = optional_decimal(&mut validator, "/fee", &self.fee);
+        let note = note(&mut validator, &self.memo, &self.metadata);
         let ((from, to), amount) = validator.finish(from.zip(to).zip(amount))?;
         Ok(TransferRequest { from, to, amount, fee, note })
     }
