@@ -7,18 +7,16 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
-use futures_util::future::Either;
 use http::{HeaderMap, HeaderValue, Method};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
-use tracing::{Instrument, Span, field, info_span};
+use tracing::{Span, field, info_span};
 use uuid::Uuid;
 
 use super::connection::OpenConnection;
 use super::memory::{MemoryAccount, MemoryBudget};
 use crate::telemetry::{
-    FieldValue, LoggedRequest, TraceContext, in_request, in_trace, is_exported, log_in_request,
-    set_span_name,
+    FieldValue, LoggedRequest, RequestScope, TraceContext, in_trace, is_exported, set_span_name,
 };
 
 /// Longest request id, in bytes, that is accepted from a client.
@@ -148,34 +146,27 @@ impl RequestContext {
         self.0.route.get().map_or("unmatched", MatchedPath::as_str)
     }
 
-    /// Runs the request. Its log lines have its fields, and its spans belong to its trace.
-    pub fn run<F: Future>(&self, request: F) -> impl Future<Output = F::Output> {
+    /// Returns the scope in which the request is handled.
+    pub fn scope(&self) -> RequestScope {
         if self.is_traced() {
-            Either::Left(request.instrument(self.0.span.clone()))
+            RequestScope::Traced(self.0.span.clone())
         } else {
-            Either::Right(in_request(Arc::clone(&self.0) as _, request))
+            RequestScope::Untraced(Arc::clone(&self.0) as _)
         }
     }
 
     /// Records the status of the response, and runs `log`, which writes the access log line.
     pub fn end(&self, status: u16, log: impl FnOnce()) {
         self.0.span.record("http.response.status_code", status);
-        self.log(FinalStatus::Http(status), log);
+        let _recorded_before = self.0.status.set(FinalStatus::Http(status));
+        self.scope().enter(log);
     }
 
     /// Records the status code of a gRPC call, and runs `log`, which writes the access log line.
     pub fn end_call(&self, code: &'static str, log: impl FnOnce()) {
         self.0.span.record("rpc.response.status_code", code);
-        self.log(FinalStatus::Rpc(code), log);
-    }
-
-    fn log(&self, status: FinalStatus, log: impl FnOnce()) {
-        let _recorded_before = self.0.status.set(status);
-        if self.is_traced() {
-            self.0.span.in_scope(log);
-        } else {
-            log_in_request(Arc::clone(&self.0) as _, log);
-        }
+        let _recorded_before = self.0.status.set(FinalStatus::Rpc(code));
+        self.scope().enter(log);
     }
 
     pub fn started(&self) -> Instant {

@@ -102,7 +102,6 @@ impl RequestPipeline {
         mut request: Request<Body>,
         connection: Option<Arc<OpenConnection>>,
     ) -> PipelineResponse {
-        // The context has the request's ids, trace and span.
         let memory = Arc::clone(&self.memory);
         // tower-http's `NormalizePath` would also treat `/wallet//7` as `/wallet/7`.
         trim_trailing_slash(request.uri_mut());
@@ -116,7 +115,7 @@ impl RequestPipeline {
         let read_options = ReadOptions::of(&request);
         let preferred_money = MoneyFormat::preferred(request.headers());
         // The future has 2 KB. In a box, the layers below move only a pointer to it.
-        let response = context.run(Box::pin(call(request)));
+        let response = context.scope().run(Box::pin(call(request)));
         let response = preferred_money.unwrap_or(self.money).scope(response);
         let Ok(mut response) = position::add_to_read(read_options, response).await;
         if let Some(money) = preferred_money {

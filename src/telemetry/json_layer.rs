@@ -18,8 +18,8 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::export::ExportQueue;
 use super::export::loki::LogLine;
-use super::log_scope::{self, FieldValue};
 use super::log_writer::LogWriter;
+use super::request_scope::{self, FieldValue};
 
 const TIMESTAMP: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(9) })
@@ -78,7 +78,7 @@ impl JsonLayer {
                 fields.0.push_str(text);
             }
         }
-        log_scope::for_each_field(|name, value| match value {
+        request_scope::for_each_field(|name, value| match value {
             FieldValue::Text(text) => fields.string(name, text),
             FieldValue::Number(number) => fields.plain(name, number),
         });

@@ -251,7 +251,7 @@ metrics! {
     gauge wallet_leaderboard_prizes_open {state};
     /// Lists of games served from the catalog, by outcome of the cache: hit or miss.
     counter wallet_catalog_lists_total {outcome};
-    /// Changes of the games catalog, by operation.
+    /// Changes to the games catalog, by operation.
     counter wallet_catalog_changes_total {operation};
     /// Purchases of games, by outcome: paid, free, gift, replayed, sold out or refused.
     counter wallet_store_purchases_total {outcome};

@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use tracing::Span;
+use futures_util::future::Either;
+use tracing::{Instrument, Span};
 
 tokio::task_local! {
     static CURRENT: Arc<dyn LoggedRequest>;
@@ -28,17 +29,43 @@ pub enum FieldValue<'a> {
     Number(u64),
 }
 
-/// Runs a future. Its log lines have the fields of the request.
-pub fn in_request<F: Future>(
-    request: Arc<dyn LoggedRequest>,
-    future: F,
-) -> impl Future<Output = F::Output> {
-    CURRENT.scope(request, future)
+/// A request to which work belongs. The log lines of the work have the fields of the request.
+#[derive(Clone)]
+pub enum RequestScope {
+    /// The request has a span, because its trace is exported.
+    Traced(Span),
+    Untraced(Arc<dyn LoggedRequest>),
+    /// There is no request.
+    Outside,
 }
 
-/// Runs a function. Its log lines have the fields of the request.
-pub fn log_in_request(request: Arc<dyn LoggedRequest>, log: impl FnOnce()) {
-    CURRENT.sync_scope(request, log);
+impl RequestScope {
+    /// Returns the scope of the current task, so that work in another task can belong to the same request.
+    pub fn current() -> Self {
+        match (Span::current(), CURRENT.try_with(Arc::clone)) {
+            (_, Ok(request)) => Self::Untraced(request),
+            (span, Err(_)) if !span.is_none() => Self::Traced(span),
+            _ => Self::Outside,
+        }
+    }
+
+    /// Runs a future as a part of the request.
+    pub fn run<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        match self {
+            Self::Traced(span) => Either::Left(Either::Left(work.instrument(span))),
+            Self::Untraced(request) => Either::Left(Either::Right(CURRENT.scope(request, work))),
+            Self::Outside => Either::Right(work),
+        }
+    }
+
+    /// Runs a function as a part of the request.
+    pub fn enter(self, work: impl FnOnce()) {
+        match self {
+            Self::Traced(span) => span.in_scope(work),
+            Self::Untraced(request) => CURRENT.sync_scope(request, work),
+            Self::Outside => work(),
+        }
+    }
 }
 
 /// Adds the field `caller` to the later log lines of the current request, and to its span if it has one.
@@ -50,4 +77,86 @@ pub fn record_caller(name: Cow<'static, str>) {
 /// Passes the fields of the current request to `add`, if the current task handles a request without a span.
 pub(super) fn for_each_field(mut add: impl FnMut(&'static str, FieldValue<'_>)) {
     let _outside = CURRENT.try_with(|request| request.for_each_field(&mut add));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Mutex, OnceLock};
+
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::telemetry::{Telemetry, TelemetryArgs};
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        telemetry: TelemetryArgs,
+    }
+
+    #[derive(Default)]
+    struct Request(OnceLock<Cow<'static, str>>);
+
+    impl LoggedRequest for Request {
+        fn for_each_field(&self, add: &mut dyn FnMut(&'static str, FieldValue<'_>)) {
+            add("request_id", FieldValue::Text("a \"quoted\" id"));
+            add("status", FieldValue::Number(503));
+            self.0.get().into_iter().for_each(|name| add("caller", FieldValue::Text(name)));
+        }
+
+        fn set_caller(&self, name: Cow<'static, str>) {
+            self.0.set(name).expect("set once");
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_of_a_request_have_its_fields_in_each_of_its_tasks() {
+        let output = Output::default();
+        let args = Arguments::parse_from(["test", "--log-filter=warn"]).telemetry;
+        let (telemetry, guard) = Telemetry::install_here(&args, output.clone());
+
+        let request: RequestScope = RequestScope::Untraced(Arc::new(Request::default()));
+        let scope = request.run(async {
+            tracing::warn!("first");
+            record_caller("key:1".into());
+            RequestScope::current()
+        });
+        let scope = scope.await;
+        tracing::warn!("outside");
+        scope.clone().run(async { tracing::warn!("elsewhere") }).await;
+        scope.enter(|| tracing::warn!("last"));
+        drop((guard, telemetry));
+
+        let text = output.0.lock().expect("no panic").clone();
+        let text = String::from_utf8(text).expect("UTF-8");
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let fields = |line: &Value| {
+            [&line["request_id"], &line["status"], &line["caller"]].map(Value::clone)
+        };
+        let id = json!("a \"quoted\" id");
+        let with_caller = [id.clone(), json!(503), json!("key:1")];
+        let expected = [
+            [id, json!(503), Value::Null],
+            [Value::Null, Value::Null, Value::Null],
+            with_caller.clone(),
+            with_caller,
+        ];
+        assert_eq!(lines.iter().map(fields).collect::<Vec<_>>(), expected, "{text}");
+    }
 }

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::log_scope::{self, FieldValue};
+use super::request_scope::{self, FieldValue};
 
 /// Formats log events as short lines.
 pub(super) struct ShortLines;
@@ -109,7 +109,7 @@ where
             }
         }
         let mut result = Ok(());
-        log_scope::for_each_field(|name, value| {
+        request_scope::for_each_field(|name, value| {
             let is_shown = name == "caller" || (failed && name == "trace_id");
             if let FieldValue::Text(value) = value
                 && is_shown

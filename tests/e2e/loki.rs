@@ -10,6 +10,8 @@ use axum::routing::post;
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::harness::logs::parse_line;
+use crate::harness::otlp_collector::start_collector;
 use crate::harness::program::Folder;
 use crate::harness::{Program, eventually, eventually_within};
 
@@ -102,6 +104,44 @@ async fn metric(program: &Program, prefix: &str) -> f64 {
     let metrics = program.internal.get("/metrics").await.text;
     let samples = metrics.lines().filter(|line| line.starts_with(prefix));
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+/// Returns the names of the fields in the access line of a request to a program with these flags.
+async fn fields_of_a_request(flags: &[&str]) -> Vec<String> {
+    let (loki, folder) = (LokiStub::default(), Folder::new());
+    let arguments = [&[&folder.setting() as &str, &loki.start().await, "--access=open"], flags];
+    let program = Program::start(&arguments.concat()).await;
+    let line = || {
+        let entries = loki.entries().into_iter().map(|(_, entry)| entry);
+        let lines = entries.filter_map(|entry| entry[1].as_str().map(parse_line));
+        lines.into_iter().find(|line| line["http.route"] == "/wallet")
+    };
+
+    assert_eq!(program.public.get("/wallet").await.status, 200);
+
+    eventually("the line arrives", async || line().is_some()).await;
+    let line = line().unwrap();
+    assert_eq!(
+        (&line["caller"], &line["http.response.status_code"]),
+        (&"anybody".into(), &200.into())
+    );
+    let mut fields: Vec<String> = line.as_object().unwrap().keys().cloned().collect();
+    fields.sort_unstable();
+    fields
+}
+
+#[tokio::test]
+async fn a_request_logs_the_same_fields_whether_its_trace_is_exported_or_not() {
+    let collector = start_collector(0, |_| ()).await.unwrap();
+    let collector = format!("--otlp-endpoint=http://{collector}");
+
+    let untraced = fields_of_a_request(&[]).await;
+    let traced = fields_of_a_request(&[&collector]).await;
+    let disabled =
+        fields_of_a_request(&[&collector, "--log-filter=info,revwallet::http::context=off"]).await;
+
+    assert_eq!(traced, untraced);
+    assert_eq!(disabled, untraced);
 }
 
 const LOST: &str = r#"wallet_loki_lines_total{outcome="lost"}"#;

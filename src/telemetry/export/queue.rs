@@ -56,7 +56,7 @@ impl<R: ExportRecord> Contents<R> {
 }
 
 impl<R: ExportRecord> ExportQueue<R> {
-    /// Creates an empty queue. Records that it drops are counted in `dropped`.
+    /// Creates an empty queue. The counter `dropped` counts the records that the queue drops.
     pub(in crate::telemetry) fn new(capacity_bytes: usize, dropped: Counter) -> Self {
         let contents = Mutex::new(Contents { records: VecDeque::new(), bytes: 0 });
         Self(Arc::new(Shared { contents, capacity_bytes, dropped, changed: Notify::new() }))

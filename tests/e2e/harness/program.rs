@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 
 use super::Client;
 
@@ -110,7 +109,7 @@ impl Program {
             let mut send = Some(send);
             for line in output.lines().map_while(Result::ok) {
                 super::check::no_secret(&line);
-                let line: Value = serde_json::from_str(&line).unwrap();
+                let line = super::logs::parse_line(&line);
                 super::check::schema(&line);
                 if line["event"] == "serve.listening"
                     && let Some(send) = send.take()

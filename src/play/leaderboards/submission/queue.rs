@@ -11,7 +11,6 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{Instrument, Span};
 
 use super::sql;
 use super::{Submission, SubmittedEntry};
@@ -20,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::idempotency_key::HashedKey;
 use crate::ids::LeaderboardId;
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RequestScope};
 
 /// Maximum number of submissions that wait in the channel to the task that batches them. The same maximum applies to
 /// the submissions that wait in the task itself. Further submissions are refused.
@@ -56,7 +55,7 @@ pub(super) enum SubmissionOutcome {
 struct Waiting {
     queued: QueuedSubmission,
     reply: oneshot::Sender<Result<SubmissionOutcome>>,
-    span: Span,
+    scope: RequestScope,
 }
 
 /// Handle of the task that batches submissions. Cheap to clone.
@@ -86,7 +85,7 @@ impl SubmissionQueue {
     /// submission.
     pub(super) async fn submit(&self, queued: QueuedSubmission) -> Result<SubmissionOutcome> {
         let (reply, outcome) = oneshot::channel();
-        let waiting = Waiting { queued, reply, span: Span::current() };
+        let waiting = Waiting { queued, reply, scope: RequestScope::current() };
         self.queue.try_send(waiting).map_err(|_| Error::Overloaded)?;
         outcome.await.map_err(|_| Error::OutcomeUnknown)?
     }
@@ -178,8 +177,8 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
     #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
     metrics.wallet_leaderboard_batch_size.record(batch.len() as f64);
     let queued: Vec<&QueuedSubmission> = batch.iter().map(|waiting| &waiting.queued).collect();
-    let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
-    let outcomes = submit(db, board, &queued).instrument(span).await;
+    let scope = batch.first().map_or(RequestScope::Outside, |waiting| waiting.scope.clone());
+    let outcomes = scope.run(submit(db, board, &queued)).await;
     let outcomes = match outcomes {
         // A single submission may have made the whole batch fail, so each submission is tried alone.
         Err(Error::Internal(_)) if batch.len() > 1 => {
