@@ -1,4 +1,4 @@
-//! Striped lock: makes operations on the same id, such as two changes of the same hold, run one at a time within this
+//! Striped lock: makes operations on the same id, such as two changes to the same hold, run one at a time within this
 //! process.
 //!
 //! If two operations change the same row concurrently, the database lets only the first change take effect, and the

@@ -1,6 +1,6 @@
 //! Reasons why the games store rejects a request.
 
-/// Reason why the store rejects a purchase, a refund or a change of a game.
+/// Reason why the store rejects a purchase, a refund or a change to a game.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreRefusal {
     #[error("there is no game with this id")]

@@ -4,7 +4,7 @@
 //! The encoding starts with a version byte, the book, and the last seq before the batch. Then come self-delimiting
 //! records, whose first byte tells their type: the transfers, ordered by seq (a copy is followed by the seq of its
 //! original); the postings that have an idempotency key, ordered by first seq; and the new accounts, ordered by seq and
-//! id. Numbers are big-endian. Each stored batch is verified with the version that wrote it, so a change of the
+//! id. Numbers are big-endian. Each stored batch is verified with the version that wrote it, so a change to the
 //! encoding needs a new version, and the old version must stay supported.
 
 use sha2::{Digest, Sha256};

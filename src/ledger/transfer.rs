@@ -115,7 +115,7 @@ impl TransferKind {
     }
 }
 
-/// Part of a posting: a single movement of money, or a change of an account's state.
+/// Part of a posting: a single movement of money, or a change to an account's state.
 #[derive(Debug, Clone)]
 pub struct Leg {
     pub action: Action,

@@ -107,7 +107,7 @@ impl Claim {
         }
     }
 
-    /// Creates a change of the saga to `state`, and of its current step to `step_state`. The caller fills in the other
+    /// Creates a change to the saga to `state`, and of its current step to `step_state`. The caller fills in the other
     /// fields.
     pub(super) fn to(&self, state: SagaState, step_state: StepState) -> Move<'_> {
         debug_assert!(self.state.may_become(state), "{:?} to {state:?}", self.state);

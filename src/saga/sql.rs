@@ -37,7 +37,7 @@ pub struct NewSaga<'a> {
     pub trace: Uuid,
 }
 
-/// A change of a saga and of its step: an input row of the SQL function `move_sagas`.
+/// A change to a saga and of its step: an input row of the SQL function `move_sagas`.
 #[derive(Debug, Serialize)]
 pub(super) struct Move<'a> {
     pub saga: SagaId,

@@ -102,8 +102,8 @@ struct DepositBody<'a> {
 
 /// Deposit into a main wallet
 ///
-/// Deposits fiat money into the user's main wallet in that currency. A user has one main wallet in each currency. An
-/// order takes money from the wallet in one currency, and pays into the wallet in the other currency.
+/// Deposits fiat money into the user's main wallet in the currency of the deposit. A user has one main wallet in each
+/// currency. An order moves money between the user's main wallets in the currencies that are sold and bought.
 #[utoipa::path(
     patch, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),

@@ -109,7 +109,7 @@ pub(in crate::games) struct GameBody {
     /// Id of the base game, if this game is downloadable content.
     #[schema(required, example = 7)]
     base: Option<i64>,
-    /// Maximum number of copies that users can own at a time; null without a limit.
+    /// Maximum number of copies that all users together can own at a time; null without a limit.
     #[schema(required, example = 1000)]
     copies: Option<i32>,
     /// Number of copies that are left; null without a limit.

@@ -17,7 +17,7 @@ use crate::http::MoneyFormat;
 use crate::ids::{GameId, PublisherId, UserId};
 use crate::realtime::{Audience, NewEvent, publish};
 
-/// Realtime topic on which changes of the catalog are published.
+/// Realtime topic on which changes to the catalog are published.
 const TOPIC: &str = "game_updates";
 
 /// New limit on the number of copies of a game.
@@ -161,7 +161,7 @@ impl Games {
         Ok(())
     }
 
-    /// Completes a change of the prices of a game: invalidates earlier quotes and, if the game is published, publishes
+    /// Completes a change to the prices of a game: invalidates earlier quotes and, if the game is published, publishes
     /// an event. The caller must have locked the game.
     pub(in crate::games) async fn reprice(
         &self,
@@ -187,7 +187,7 @@ impl Games {
     }
 }
 
-/// The event that announces a change of a published game. Changes of drafts and retired games are not announced.
+/// The event that announces a change to a published game. Changes to drafts and retired games are not announced.
 pub(super) struct PublicChange {
     kind: &'static str,
     data: Box<RawValue>,

@@ -120,7 +120,7 @@ pub struct Game {
 /// Limit on the copies of a game, and the number of copies that are left.
 #[derive(Debug, Clone, Copy)]
 pub struct Copies {
-    /// Maximum number of copies that users can own at a time.
+    /// Maximum number of copies that all users together can own at a time.
     pub limit: i32,
     /// Number of copies that are left.
     pub left: i32,

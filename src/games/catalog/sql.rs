@@ -89,7 +89,7 @@ pub(super) async fn revision(db: &mut PgConnection) -> Result<i64> {
 }
 
 /// Increments the revision of the catalog, which invalidates every cached list once the transaction commits. Until
-/// then, other changes of the catalog wait.
+/// then, other changes to the catalog wait.
 pub(in crate::games) async fn bump_revision(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("update catalog set revision = revision + 1").execute(db).await?;
     Ok(())
@@ -160,7 +160,7 @@ pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<Ga
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Locks a game until the transaction ends. Other changes of the game wait; if `stops_sales` is true, purchases wait
+/// Locks a game until the transaction ends. Other changes to the game wait; if `stops_sales` is true, purchases wait
 /// too.
 pub(super) async fn lock(db: &mut PgConnection, id: GameId, stops_sales: bool) -> Result<()> {
     if stops_sales {

@@ -68,7 +68,7 @@ pub(in crate::games) struct PutGame<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<i64>, example = 7)]
     pub(in crate::games) base: RawField<'a>,
-    /// Maximum number of copies that users can own at a time, or `unlimited` (the default).
+    /// Maximum number of copies that all users together can own at a time, or `unlimited` (the default).
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 1000)]
     pub(in crate::games) copies: RawField<'a>,

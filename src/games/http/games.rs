@@ -74,7 +74,7 @@ fn list_body(games: &[ListedGame]) -> Result<Bytes> {
 
 /// List published games
 ///
-/// Returns published games in the order of their ids. A change of a game is visible within a second. A request whose
+/// Returns published games, sorted by id. A change to a game is visible within a second. A request whose
 /// `If-None-Match` contains the `ETag` of the current list gets the status 304.
 #[utoipa::path(
     get, path = "/api/games", tag = "games",
@@ -199,7 +199,8 @@ struct GameChangedBody {
 /// Add a game
 ///
 /// Requires `games:write`, unless the caller is the publisher. If the server has open access (`--access=open`), a
-/// request without a credential can add a game of the operator that has only a title, genre, price and description.
+/// request without a credential can add a game, but only with a title, genre, price and description. Such a game has no
+/// publisher.
 #[utoipa::path(
     post, path = "/api/games", tag = "games",
     params(IdempotencyKey),

@@ -12,7 +12,7 @@ use super::{FileFormat, ImportRefusal};
 use crate::error::FieldError;
 use crate::ledger::currency::{Currencies, Currency};
 
-/// Maximum number of records in a batch. A batch is added in a single transaction, and other changes of the catalog
+/// Maximum number of records in a batch. A batch is added in a single transaction, and other changes to the catalog
 /// wait for that transaction.
 const BATCH_RECORDS_MAX: u64 = 1_000;
 

@@ -38,7 +38,7 @@ pub use self::refund::Refunded;
 /// Error text of a posting that the database refused because the quote of the purchase no longer holds.
 const OVERTAKEN: &str = "the quote no longer holds";
 
-/// Maximum number of quotes that a purchase tries. A new quote is needed if another purchase or a change of the game
+/// Maximum number of quotes that a purchase tries. A new quote is needed if another purchase or a change to the game
 /// comes first.
 const ATTEMPTS_MAX: usize = 100;
 

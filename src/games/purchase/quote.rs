@@ -190,7 +190,7 @@ impl QuoteCache {
 
 impl Quote {
     /// Returns whether the facts can be cached for other buyers: the quote has no discount code, no limit on copies,
-    /// and a price above zero. The posting of a purchase then detects every change of the facts.
+    /// and a price above zero. The posting of a purchase then detects every change to the facts.
     fn can_be_cached(&self) -> bool {
         let is_limited = self.row.stock.is_some() || self.row.budgets > 0;
         self.code.is_none() && !is_limited && self.price != Minor::ZERO

@@ -18,7 +18,7 @@ use crate::ledger::writer::{PostError, PostOutcome, PostReply};
 use crate::secret::digest;
 
 /// Version of the messages. A process that does not know a new field would write a different posting than the sender
-/// meant, so every change of the messages needs a new version.
+/// meant, so every change to the messages needs a new version.
 pub(super) const VERSION: u32 = 2;
 
 /// Placeholders for the refusal texts of a posting's companions (rows of other modules), by index. The leader does not

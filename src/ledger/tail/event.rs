@@ -58,7 +58,7 @@ pub async fn prune_events(
     sql::prune_events(db, FIRST_BOOK, before, max).await
 }
 
-/// Source of the events of a book, such as the addition of a game or a change of an order's state.
+/// Source of the events of a book, such as the addition of a game or a change to an order's state.
 pub struct Events;
 
 impl Source for Events {

@@ -30,7 +30,7 @@ pub(super) struct GameProgress {
     pub(super) players: Players,
 }
 
-/// Kind of change of a player's balance.
+/// Kind of change to a player's balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Movement {
     /// The first deposit of the player, which opened the wallet.

@@ -1,4 +1,4 @@
-//! The gRPC method `WatchBalance`, which streams the changes of a player's balance without gaps or duplicates.
+//! The gRPC method `WatchBalance`, which streams the changes to a player's balance without gaps or duplicates.
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Status};
@@ -44,7 +44,7 @@ impl WalletRpc {
     }
 }
 
-/// Returns the changes of a balance as a stream. The stream ends after the first error.
+/// Returns the changes to a balance as a stream. The stream ends after the first error.
 fn changes(
     watch: Watch,
     currency: Currency,

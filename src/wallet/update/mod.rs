@@ -118,7 +118,7 @@ impl Wallets {
         Ok(UpdatedWallet { balance, detail, replayed: !is_new })
     }
 
-    /// Freezes or unfreezes a wallet by a posting to the ledger, which also applies the other changes of the request.
+    /// Freezes or unfreezes a wallet by a posting to the ledger, which also applies the other changes to the request.
     /// Returns false for a replay.
     async fn post_update(
         &self,

@@ -21,7 +21,7 @@ struct WalletEvent {
     data: WalletEventData<'static>,
 }
 
-/// A change of the games catalog.
+/// A change to the games catalog.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "names the members for the document")]
 struct GameEvent {
@@ -59,7 +59,7 @@ struct EntitlementEventData {
     user_id: String,
 }
 
-/// A change of an order of the exchange.
+/// A change to an order of the exchange.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "names the members for the document")]
 struct OrderEvent {

@@ -82,7 +82,7 @@ pub(crate) struct LoadSpec {
     pub address: String,
     pub operation: LoadOperation,
     pub connections: usize,
-    /// Number of wallets over which the requests are spread: the first wallets of the target.
+    /// Number of wallets of the target that get requests, counted from its first wallet.
     pub wallets: usize,
     pub duration: Duration,
 }

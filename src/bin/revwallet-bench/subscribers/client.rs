@@ -28,7 +28,7 @@ const LENGTH_IN_EIGHT: u8 = 127;
 pub(super) struct WebSocketClient {
     stream: TcpStream,
     received: Vec<u8>,
-    /// Number of received bytes that were returned as frames.
+    /// Number of bytes at the start of the buffer that the caller has already received as frames.
     consumed: usize,
 }
 

@@ -92,7 +92,7 @@ impl Games {
         write: impl FnOnce(&[ListedGame]) -> Result<Bytes>,
         next: impl FnOnce(GameId) -> String,
     ) -> Result<Arc<CachedList>> {
-        // A list of games on sale expires, because sales begin, end and sell out without a change of the catalog.
+        // A list of games on sale expires, because sales begin, end and sell out without a change to the catalog.
         let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
         let mut db = self.db.fresh_snapshot("games.list").await?;
         let (revision, position) = sql::revision_and_position(&mut db).await?;

@@ -183,8 +183,8 @@ impl CrossBookConnection {
         Ok(())
     }
 
-    /// Waits until every transaction that has locked the book has ended, and then finds the batch that follows this
-    /// head.
+    /// Waits until no other transaction holds the lock of the book. Then returns the id of the batch that was written
+    /// right after the batch `head`, if there is such a batch.
     pub(super) async fn seal_after(
         &mut self,
         book: i32,
