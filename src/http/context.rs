@@ -194,9 +194,13 @@ impl LoggedRequest for Inner {
             ("caller", self.caller.get().map(AsRef::as_ref)),
         ];
         for (name, text) in texts {
-            text.into_iter().for_each(|text| add(name, FieldValue::Text(text)));
+            if let Some(text) = text {
+                add(name, FieldValue::Text(text));
+            }
         }
-        status.into_iter().for_each(|(name, value)| add(name, value));
+        if let Some((name, value)) = status {
+            add(name, value);
+        }
     }
 
     fn set_caller(&self, name: Cow<'static, str>) {
