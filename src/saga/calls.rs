@@ -71,7 +71,6 @@ impl<H: SagaHandler> Sagas<H> {
     async fn submit(&self, call: &Call<'_>) {
         if let Err(why) = self.traced("submit", call, self.handler.submit(call)).await {
             tracing::debug!(
-                saga = call.saga.0,
                 saga.step = call.step.name,
                 error.message = why,
                 "a call to another system failed; the worker now asks that system whether the call took effect"
@@ -108,14 +107,13 @@ impl<H> SagasParts<H> {
             "saga.call",
             otel.kind = "client",
             operation,
-            saga = call.saga.0,
             saga.step = call.step.name,
             reference = call.reference,
         );
         self.in_time(request).instrument(span).await
     }
 
-    /// Runs a call with the timeout of the settings. Returns errors as text.
+    /// Runs a call with the timeout from the settings. Returns errors as text.
     pub(super) async fn in_time<T>(
         &self,
         call: impl Future<Output = Result<T>>,

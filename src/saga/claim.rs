@@ -107,8 +107,8 @@ impl Claim {
         }
     }
 
-    /// Creates a change to the saga to `state`, and of its current step to `step_state`. The caller fills in the other
-    /// fields.
+    /// Creates the change that moves the saga to `state`, and its current step to `step_state`. The caller fills in the
+    /// other fields.
     pub(super) fn to(&self, state: SagaState, step_state: StepState) -> Move<'_> {
         debug_assert!(self.state.may_become(state), "{:?} to {state:?}", self.state);
         Move {

@@ -34,11 +34,11 @@ pub struct Call<'a> {
     pub owner: UserId,
     pub step: &'static StepDefinition,
     pub action: StepAction,
-    /// Reference by which the other system identifies this call; the same in every attempt.
+    /// Reference by which the called system identifies this call; the same in every attempt.
     pub reference: String,
     /// Facts that the steps need, stored when the saga was created.
     pub input: &'a RawValue,
-    /// For an undo: the result that the other system reported when the step was done.
+    /// For an undo: the result that the called system reported when the step was done.
     pub result: Option<&'a RawValue>,
     /// For an undo: whether the transfers of the step are in the ledger.
     pub is_booked: bool,
@@ -46,25 +46,25 @@ pub struct Call<'a> {
     pub trace: Option<Uuid>,
 }
 
-/// Outcome of a call, as the other system reports it when the engine asks for it.
+/// Outcome of a call, as the called system reports it when the engine asks for it.
 #[derive(Debug)]
 pub enum CallOutcome {
     /// The call took effect exactly once, with this result.
     Done(Box<RawValue>),
     /// The call will never take effect.
     Refused(String),
-    /// The other system has accepted the call, which may still take effect.
+    /// The called system has accepted the call, which may still take effect.
     Pending,
-    /// The other system does not know the reference, because the call has not arrived.
+    /// The called system does not know the reference, because the call has not arrived.
     Absent,
 }
 
 /// Outcome of writing the transfers of a step to the ledger.
 #[derive(Debug)]
 pub enum Booked {
-    /// The transfer of the step is in the ledger; `None` if the step has no money to move.
+    /// The ledger has recorded the step. Contains the transfer of the step, or `None` if the step moves no money.
     Done(Option<TransferId>),
-    /// The ledger refused the transfers for now, for this reason.
+    /// The ledger refused the transfers for now. Contains the reason.
     Waiting(String),
     /// Another worker has claimed the saga meanwhile, so the ledger has changed nothing.
     Overtaken,
@@ -85,25 +85,27 @@ pub struct Ended<'a> {
 
 /// The calls and postings that a module implements so that the engine can run its sagas.
 ///
-/// The other system must treat a reference as an idempotency key: however often and late a call arrives, it takes
-/// effect at most once, and never after the other system has responded to `cancel` with [`CallOutcome::Refused`].
+/// The called system must treat a reference as an idempotency key: however often and however late a call arrives, it
+/// takes effect at most once, and never after the called system has responded to `cancel` with
+/// [`CallOutcome::Refused`].
 pub trait SagaHandler: Send + Sync + 'static {
     /// Returns every definition under which a saga may still be running, including old versions.
     fn definitions() -> &'static [Definition];
 
-    /// Sends the call to the other system. The engine learns the outcome from `find`, not from the response.
+    /// Sends a call to another system. The engine learns the outcome from `find`, not from the response.
     fn submit(&self, call: &Call<'_>) -> impl Future<Output = Result<()>> + Send;
 
-    /// Asks the other system for the outcome of the call with this reference. After an error, the outcome is still
+    /// Asks the called system for the outcome of the call with this reference. After an error, the outcome is still
     /// unknown.
     fn find(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
-    /// Asks the other system to refuse the call from now on, unless the call has taken effect.
+    /// Asks the called system to refuse the call from now on, unless the call has taken effect.
     fn cancel(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
     /// Writes the transfers of a step to the ledger. `answer` is the result of the call, if the step calls another
-    /// system. `settle` creates the SQL statement that advances the saga in the same transaction. Its argument is the
-    /// index of the leg (a movement of the posting) that is recorded as the transfer of the step.
+    /// system. `settle` creates the SQL statement that advances the saga in the same transaction. The argument of
+    /// `settle` is the index, within the posting, of the movement of money (leg) that is recorded as the transfer of
+    /// the step.
     fn book<'a>(
         &'a self,
         call: &'a Call<'_>,

@@ -59,7 +59,7 @@ pub struct SagaSettings {
     /// Pause after the first failed attempt at a step; the pause doubles with each attempt.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
-    /// Interval at which the engine asks the other system about a call whose outcome is unknown.
+    /// Interval at which the engine asks the called system about a call whose outcome is unknown.
     pub unknown_interval: Duration,
     /// Longest time that a call to another system may take.
     pub call_timeout: Duration,

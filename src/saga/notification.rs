@@ -33,9 +33,8 @@ impl<H: SagaHandler> Sagas<H> {
             Err(why) => {
                 tracing::warn!(
                     event = "saga.notification_failed",
-                    saga = row.saga.0,
                     error.message = why,
-                    "notifying the owner of a finished saga failed; the notification will be retried"
+                    "could not notify the owner of a finished saga; a worker retries later"
                 );
                 let pause = self.settings.backoff_min
                     * 2_u32.pow(u32::from(row.notifications.clamp(0, 20).unsigned_abs()));

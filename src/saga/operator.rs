@@ -19,7 +19,7 @@ pub enum SagaCommand {
     Skip,
     /// Gives a saga up, so that its steps are undone. If the saga is stuck on an undo, that undo is skipped.
     Abort,
-    /// Sets the outcome of a call that the other system could not report.
+    /// Sets the outcome of a call because the called system could not report the outcome.
     Resolve { is_done: bool },
 }
 
@@ -114,7 +114,7 @@ fn plan<'a>(
     }
 }
 
-/// Returns the state that the current step has while a worker tries it, or tries to undo it.
+/// Returns the state of the current step while a worker runs the step, or undoes it if the saga is being undone.
 fn trying(found: &LockedSaga) -> StepState {
     if found.undoing { StepState::Undoing } else { StepState::Running }
 }

@@ -26,9 +26,8 @@ impl<H: SagaHandler> Sagas<H> {
         let reason = format!("version {} of {} is unknown to this program", row.version, row.kind);
         tracing::warn!(
             event = "saga.unknown_version",
-            saga = row.saga.0,
             saga.version = row.version,
-            "a saga was begun by another version of the program; it waits for a worker of that version"
+            "another version of the program began a saga; the saga waits for a worker of that version"
         );
         self.metrics.wallet_saga_unknown_versions_total.increment(1);
         let mut db = self.db.acquire("saga.park").await?;
@@ -58,12 +57,11 @@ impl<H: SagaHandler> Sagas<H> {
         self.count(claim, "refused");
         tracing::info!(
             event = "saga.compensating",
-            saga = claim.id.0,
             saga.step = change.step_name,
             reason,
-            "a step of a saga was given up; undoing the steps that took effect"
+            "a worker gave up a step of a saga; undoing the steps that took effect"
         );
-        self.change(claim, &change).await
+        self.change(&change).await
     }
 
     pub(super) async fn retry_later(&self, claim: &Claim, reason: &str) -> Result<Next> {
@@ -71,7 +69,7 @@ impl<H: SagaHandler> Sagas<H> {
         change.error = Some(reason);
         change.seconds = Some(self.settings.backoff(claim.attempt).as_secs_f64());
         self.count(claim, "retry");
-        self.change(claim, &change).await
+        self.change(&change).await
     }
 
     pub(super) async fn wait(
@@ -91,7 +89,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
         change.seconds = Some(WAITING_PAUSE.as_secs_f64());
         self.count(claim, "waiting");
-        self.change(claim, &change).await
+        self.change(&change).await
     }
 
     pub(super) async fn mark_unknown(&self, claim: &Claim, reason: &str) -> Result<Next> {
@@ -101,12 +99,11 @@ impl<H: SagaHandler> Sagas<H> {
         self.count(claim, "unknown");
         tracing::warn!(
             event = "saga.unknown",
-            saga = claim.id.0,
             saga.step = change.step_name,
             reason,
             "the outcome of a call to another system is unknown; the money stays held, and the worker will ask that system again"
         );
-        self.change(claim, &change).await
+        self.change(&change).await
     }
 
     pub(super) async fn mark_stuck(&self, claim: &Claim, reason: &str) -> Result<Next> {
@@ -118,27 +115,25 @@ impl<H: SagaHandler> Sagas<H> {
         self.count(claim, "stuck");
         tracing::warn!(
             event = "saga.stuck",
-            saga = claim.id.0,
             saga.step = change.step_name,
             reason,
             "a saga is stuck; retry, skip or abort it with `revwallet order`"
         );
-        self.change(claim, &change).await
+        self.change(&change).await
     }
 
-    async fn change(&self, claim: &Claim, change: &Move<'_>) -> Result<Next> {
+    async fn change(&self, change: &Move<'_>) -> Result<Next> {
         if !self.move_on(change).await? {
-            self.note_overtaken(claim);
+            self.note_overtaken();
         }
         Ok(Next::End)
     }
 
-    pub(super) fn note_overtaken(&self, claim: &Claim) {
+    pub(super) fn note_overtaken(&self) {
         self.metrics.wallet_saga_claims_lost_total.increment(1);
         tracing::info!(
             event = "saga.claim_lost",
-            saga = claim.id.0,
-            "this worker lost its claim on a saga to another worker or an operator, and has changed nothing"
+            "another worker or an operator took over a saga; this worker leaves the saga unchanged"
         );
     }
 }

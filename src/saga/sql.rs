@@ -37,7 +37,7 @@ pub struct NewSaga<'a> {
     pub trace: Uuid,
 }
 
-/// A change to a saga and of its step: an input row of the SQL function `move_sagas`.
+/// A change to a saga and to its current step: an input row of the SQL function `move_sagas`.
 #[derive(Debug, Serialize)]
 pub(super) struct Move<'a> {
     pub saga: SagaId,
@@ -49,7 +49,7 @@ pub(super) struct Move<'a> {
     pub seconds: Option<f64>,
     pub notification: Option<&'a str>,
     pub step: i16,
-    /// Whether the change is about the undo of the step, not about the step itself.
+    /// Whether the change applies to the undo of the step instead of the step itself.
     pub undid: bool,
     pub step_name: &'a str,
     pub step_state: &'a str,
@@ -218,14 +218,14 @@ pub(super) struct OperatorChange<'a> {
     pub saga: SagaId,
     pub state: SagaState,
     pub undoing: bool,
-    /// New reason; `None` keeps the reason for which the saga is being undone.
+    /// New reason of the saga. `None` keeps the current reason if the saga is being undone, and else removes it.
     pub reason: Option<&'a str>,
-    /// Whether the deadline is set to now. Otherwise, the saga gets as much time as when it began.
+    /// Whether the deadline is set to now. Otherwise, the saga again has as much time as when it began.
     pub ends: bool,
     pub step: i16,
     /// New state of the current step, if that state changes.
     pub step_state: Option<&'a str>,
-    /// Whether the call is made again under a new reference, because the other system has refused the old reference.
+    /// Whether the call is made again under a new reference, because the called system has refused the old reference.
     pub renews: bool,
     pub resolution: Option<&'a str>,
 }

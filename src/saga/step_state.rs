@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub enum StepState {
     /// The step is the next to run.
     Ready,
-    /// A worker is running the step, and may have called the other system.
+    /// A worker is running the step, and may have called another system.
     Running,
     /// The ledger cannot record the step now, for example for lack of money. A worker will retry.
     Waiting,
@@ -18,7 +18,7 @@ pub enum StepState {
     Done,
     /// The step was given up and had no effect.
     Failed,
-    /// A worker is undoing the step, and may have asked the other system to undo it.
+    /// A worker is undoing the step, and may have asked another system to undo it.
     Undoing,
     Undone,
     /// An operator has undone the step by hand.

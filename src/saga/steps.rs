@@ -33,9 +33,8 @@ impl<H: SagaHandler> Sagas<H> {
             let cause = format!("{:#}", error.into_cause());
             tracing::warn!(
                 event = "saga.attempt_failed",
-                saga = saga.0,
                 error.message = cause,
-                "running a saga failed; a worker will retry it"
+                "could not run a saga; a worker retries later"
             );
             let pause = self.settings.backoff_max.as_secs_f64();
             let released = async {
@@ -177,7 +176,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Returns the outcome of the current call, as an operator has set it, or else as the other system reports it.
+    /// Returns the outcome of the current call, as an operator has set it, or else as the called system reports it.
     async fn answer(&self, claim: &Claim) -> Result<Answer> {
         match claim.resolution.as_deref() {
             Some("done") => return Ok(Answer::Done(RawValue::NULL.to_owned())),
@@ -207,7 +206,7 @@ impl<H: SagaHandler> Sagas<H> {
             return Ok(Booked::Overtaken);
         }
         if matches!(booked, Booked::Overtaken) {
-            self.note_overtaken(claim);
+            self.note_overtaken();
         }
         Ok(booked)
     }
@@ -217,7 +216,8 @@ impl<H: SagaHandler> Sagas<H> {
         sql::move_on(&mut db, change).await
     }
 
-    /// Schedules the notification of the owner in a change that ends the saga, if notifications are enabled.
+    /// Extends a change that ends the saga: it also schedules the notification of the owner, if notifications are
+    /// enabled.
     fn end(&self, change: &mut Move<'_>) {
         if self.settings.notifies {
             (change.seconds, change.notification) = (Some(0.0), Some("due"));

@@ -1,6 +1,6 @@
 //! Metrics with labels. A family has a handle for each combination of label values, which is registered on first use.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,8 +12,9 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 const SERIES_MAX: usize = 2_000;
 
 thread_local! {
-    /// Joined label values of the series that this thread looks up. It is kept, because a request looks up several.
-    static JOINED: RefCell<String> = const { RefCell::new(String::new()) };
+    /// Buffer for the joined label values of the series that this thread looks up. Lookups share it to save
+    /// allocations.
+    static JOINED: Cell<String> = const { Cell::new(String::new()) };
 }
 
 const METADATA: Metadata<'static> = Metadata::new("revwallet", Level::INFO, None);
@@ -59,7 +60,7 @@ impl MetricKind for Histogram {
 
 /// A metric with `N` labels.
 pub struct MetricFamily<M, const N: usize> {
-    /// `None` if metrics are disabled.
+    /// Recorder that registers new series; `None` if metrics are disabled.
     recorder: Option<Arc<PrometheusRecorder>>,
     name: &'static str,
     labels: [&'static str; N],
@@ -79,24 +80,27 @@ impl<M: MetricKind, const N: usize> MetricFamily<M, N> {
     /// Returns the handle for these label values.
     pub fn with(&self, values: [&str; N]) -> M {
         let Some(recorder) = &self.recorder else { return M::disabled() };
-        JOINED.with_borrow_mut(|joined| {
-            joined.clear();
-            for value in values {
-                joined.push_str(value);
-                joined.push('\u{1f}');
-            }
-            let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(handle) = known.get(joined.as_str()) {
-                return handle.clone();
-            }
-            let is_full = known.len() >= SERIES_MAX;
-            drop(known);
+        let mut joined = JOINED.try_with(Cell::take).unwrap_or_default();
+        joined.clear();
+        for value in values {
+            joined.push_str(value);
+            joined.push('\u{1f}');
+        }
+        let handle = self.known(&joined).unwrap_or_else(|is_full| {
             if is_full {
                 self.register(recorder, [(); N].map(|()| "_OTHER"), None)
             } else {
-                self.register(recorder, values, Some(joined))
+                self.register(recorder, values, Some(&joined))
             }
-        })
+        });
+        let _thread_ends = JOINED.try_with(|kept| kept.set(joined));
+        handle
+    }
+
+    /// Returns the handle for these joined label values. If there is none, returns whether the family is full.
+    fn known(&self, joined: &str) -> Result<M, bool> {
+        let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(joined).cloned().ok_or(known.len() >= SERIES_MAX)
     }
 
     /// Registers a series with the value zero before its first event. Otherwise, the first event would create the

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -114,7 +115,9 @@ async fn fields_of_a_request(flags: &[&str]) -> Vec<String> {
     let line = || {
         let entries = loki.entries().into_iter().map(|(_, entry)| entry);
         let lines = entries.filter_map(|entry| entry[1].as_str().map(parse_line));
-        lines.into_iter().find(|line| line["http.route"] == "/wallet")
+        lines
+            .into_iter()
+            .find(|line| line["event"] == "http.request" && line["http.route"] == "/wallet")
     };
 
     assert_eq!(program.public.get("/wallet").await.status, 200);
@@ -132,11 +135,14 @@ async fn fields_of_a_request(flags: &[&str]) -> Vec<String> {
 
 #[tokio::test]
 async fn a_request_logs_the_same_fields_whether_its_trace_is_exported_or_not() {
-    let collector = start_collector(0, |_| ()).await.unwrap();
+    let is_traced = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_traced);
+    let collector = start_collector(0, move |_| seen.store(true, Ordering::Relaxed)).await.unwrap();
     let collector = format!("--otlp-endpoint=http://{collector}");
 
     let untraced = fields_of_a_request(&[]).await;
     let traced = fields_of_a_request(&[&collector]).await;
+    eventually("a span arrives", async || is_traced.load(Ordering::Relaxed)).await;
     let disabled =
         fields_of_a_request(&[&collector, "--log-filter=info,revwallet::http::context=off"]).await;
 

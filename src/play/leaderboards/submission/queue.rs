@@ -183,12 +183,10 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
         // A single submission may have made the whole batch fail, so each submission is tried alone.
         Err(Error::Internal(_)) if batch.len() > 1 => {
             let mut single = Vec::new();
-            for one in &queued {
-                single.push(
-                    submit(db, board, &[one])
-                        .await
-                        .and_then(|mut outcomes| outcomes.pop().ok_or_else(incomplete)),
-                );
+            for waiting in &batch {
+                let alone = [&waiting.queued];
+                let outcomes = waiting.scope.clone().run(submit(db, board, &alone)).await;
+                single.push(outcomes.and_then(|mut one| one.pop().ok_or_else(incomplete)));
             }
             single
         }
