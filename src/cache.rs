@@ -59,8 +59,8 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
     }
 }
 
-/// A [`GenerationalMap`] behind a read-write lock, for use by several threads. Unlike in the map alone, a read counts
-/// as a use: the cache keeps the entries that were read or inserted last.
+/// A [`GenerationalMap`] behind a read-write lock, for use by several threads. The cache keeps the entries that were
+/// read or inserted last, while the map alone keeps the entries that were inserted last.
 #[derive(Debug)]
 pub struct Cache<K, V>(RwLock<GenerationalMap<K, V>>);
 

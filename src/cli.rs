@@ -62,8 +62,8 @@ pub enum Command {
     Migrate,
     /// Recompute the whole ledger and compare the result with every stored row; exit with 1 if there is a fault.
     Verify {
-        /// Seals that were recorded earlier, as SEQ:HASH, separated by commas. The command verifies that nothing before
-        /// these seals was rewritten.
+        /// Earlier seals (the records that end committed batches), as SEQ:HASH, separated by commas. The command
+        /// verifies that nothing before these seals was rewritten.
         #[arg(long, value_delimiter = ',')]
         anchor: Vec<Anchor>,
     },

@@ -93,7 +93,7 @@ impl IdempotencyKey {
         }
     }
 
-    /// Returns the value for a request without the header.
+    /// Returns the value for a request that has no header `Idempotency-Key`.
     pub fn absent() -> Self {
         Self(None)
     }

@@ -44,7 +44,7 @@ pub fn from_setting(setting: &str) -> Result<Secret, String> {
     setting.strip_prefix('@').map_or_else(|| Ok(Secret(setting.to_owned())), from_file)
 }
 
-/// Returns 32 bytes with 244 random bits from a secure source.
+/// Returns 32 bytes that consist of two random UUIDs from a secure source: 244 random bits and 12 fixed bits.
 pub fn random_bytes() -> [u8; 32] {
     let mut bytes = [0; 32];
     for half in bytes.chunks_mut(16) {

@@ -95,7 +95,7 @@ impl Tasks {
         self.tracker.spawn(work.instrument(Span::none()));
     }
 
-    /// Spawns a task that may end at any time, like [`Self::spawn_short_lived`], but on another runtime.
+    /// Spawns a task on another runtime. Otherwise works like [`Self::spawn_short_lived`].
     pub fn spawn_short_lived_on(
         &self,
         runtime: &Handle,

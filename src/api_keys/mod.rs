@@ -47,7 +47,8 @@ struct CachedKey {
     grant: ApiKeyGrant,
     /// Hashes of the valid secrets; empty if the key does not exist or is revoked.
     hashes: Vec<Vec<u8>>,
-    /// Whether a use was recorded less than a minute ago. If so, the process does not record the current use.
+    /// Whether a use of the key was recorded less than a minute ago. If so, the process does not record the current
+    /// use.
     is_recently_used: bool,
     read: Instant,
 }
@@ -79,8 +80,8 @@ impl ApiKeys {
         Self { db, cache: Arc::new(Cache::new(CACHE_MAX)), metrics }
     }
 
-    /// Returns the id and the permissions of the API key in a credential, or an error if the key is not valid. A cached
-    /// key is used only if it was read from the database at `not_before` or later.
+    /// Checks a credential that is an API key. Returns the id and the permissions of the key, or an error if the key is
+    /// not valid. A cached key is used only if it was read from the database at `not_before` or later.
     pub async fn identify(
         &self,
         credential: &Secret,
@@ -212,7 +213,7 @@ impl ApiKeys {
         Ok(NewApiKey { key: format_key(id, &secret), row })
     }
 
-    /// Replaces the cached key by an expired entry, so that the next request reads the key from the database.
+    /// Replaces the cached key with an expired entry, so that the next request reads the key from the database.
     fn invalidate(&self, id: ApiKeyId) {
         let Some(expired) = Instant::now().checked_sub(CREDENTIAL_CACHED_FOR) else { return };
         self.cache.insert(id, Arc::new(CachedKey::missing(expired)));

@@ -14,7 +14,7 @@ pub struct ApiKeyRow {
     pub id: ApiKeyId,
     pub name: String,
     pub scopes: Vec<String>,
-    /// A publisher, if the key is limited to the games of this publisher.
+    /// Id of a publisher, if the key is limited to the games of this publisher.
     pub publisher: Option<PublisherId>,
     pub created_at: OffsetDateTime,
     pub last_used_at: Option<OffsetDateTime>,

@@ -37,9 +37,9 @@ pub struct Running {
     app: App,
     config: Config,
     failure: FirstFailure,
-    /// Listeners and connections, which stop first.
+    /// Tasks of the listeners and connections. They stop first.
     edge: Tasks,
-    /// Work that accepted requests rely on, which stops second.
+    /// Tasks that accepted requests rely on. They stop second.
     core: Tasks,
     /// The supervisor of the embedded Postgres, which stops last.
     base: Tasks,

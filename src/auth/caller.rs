@@ -38,7 +38,7 @@ pub enum Principal {
     Operator,
 }
 
-/// A principal together with its name and the access policy.
+/// A principal, with its name and the access policy of the installation.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub(super) name: Cow<'static, str>,

@@ -58,7 +58,7 @@ impl Scope {
     }
 }
 
-/// Permission checks, with which operations begin.
+/// Permission checks, which operations make first.
 impl Caller {
     /// Returns the id of the signed-in user, or an error if the caller is not a signed-in user.
     pub fn require_user(&self) -> Result<UserId> {
@@ -69,8 +69,8 @@ impl Caller {
         }
     }
 
-    /// Whether the caller has the scope for the whole installation. Administrators have all scopes; an API key that
-    /// acts for a user has none.
+    /// Whether the caller has the scope for the whole installation. Administrators have every scope for the whole
+    /// installation; an API key that acts for a user never has such a scope.
     pub fn has_scope(&self, scope: Scope) -> bool {
         match self.principal() {
             Principal::User(user) => user.is_admin,

@@ -27,7 +27,7 @@ const GROUP_AND_OTHERS: u32 = 0o077;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArgs {
-    /// Profile of `~/.config/revwallet/profiles.toml` with the server's URL and key [default: default].
+    /// Profile in `~/.config/revwallet/profiles.toml` with the server's URL and key [default: default].
     #[arg(long, value_name = "NAME", global = true)]
     pub profile: Option<String>,
     /// URL of the server, such as `http://localhost:8080`. Overrides the URL of the profile; the key of the profile is

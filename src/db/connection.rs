@@ -15,7 +15,7 @@ use crate::telemetry::{Metrics, is_exported};
 /// Begins a transaction whose statements all see the same snapshot.
 const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only";
 
-/// Begins a transaction on a read replica whose statements all see the same snapshot.
+/// Begins, on a read replica, a transaction whose statements all see the same snapshot.
 ///
 /// The transaction locks the table of transfers before it takes the snapshot. Without the lock, a partition of the
 /// table could be replaced after the snapshot is taken, and the snapshot would lack the rows of the new partition. The
@@ -67,7 +67,7 @@ pub struct DbConnection {
     operation: &'static str,
     metrics: Arc<Metrics>,
     since: Instant,
-    /// Ends when the connection returns to the pool.
+    /// Tracing span that ends when the connection returns to the pool.
     _span: Span,
 }
 

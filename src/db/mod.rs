@@ -38,7 +38,8 @@ pub use self::connection::DbConnection;
 pub use self::pipelined::Pipelined;
 pub(crate) use self::sql::{become_application, renew_installation, skip_ids};
 
-/// Smallest size of the pool. Some operations read through a second connection while they hold the first.
+/// Smallest allowed value of `--database-connections-max`. Some operations read through a second connection while they
+/// hold the first.
 const CONNECTIONS_MIN: i64 = 2;
 
 /// Settings of the database: its address, and limits on its use.

@@ -35,8 +35,8 @@ impl Pipelined {
     }
 }
 
-/// Parses a database URL, with the same encryption parameters as the driver of the pool. The URL may contain a
-/// password, so error messages never include the URL.
+/// Parses a database URL, whose encryption parameters have the same names as for the driver of the pool. The URL may
+/// contain a password, so error messages never include the URL.
 impl FromStr for Pipelined {
     type Err = anyhow::Error;
 

@@ -45,7 +45,7 @@ enum ReplicaState {
     Behind,
     /// The replica did not respond, or is not a copy of the primary.
     Unavailable,
-    /// The replica was not compared with the primary yet.
+    /// The replica has not been compared with the primary yet.
     Unchecked,
 }
 
@@ -190,7 +190,7 @@ impl ReadReplica {
 
 /// Progress of a replica in replaying the log of the primary.
 struct Progress {
-    /// Latest moment up to which the replica is known to have everything that the primary had written.
+    /// Latest moment for which the replica is known to have everything that the primary had written by then.
     complete_at: Instant,
     /// The position in the log of the primary that the replica is expected to reach next, and a moment at which the
     /// primary had written the log up to this position.

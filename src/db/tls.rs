@@ -19,9 +19,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub(super) enum Trust {
     /// Any certificate. Protects against eavesdropping, but not against a server that impersonates the database.
     Anonymous,
-    /// A certificate of a trusted authority, for any server name.
+    /// A certificate from a trusted authority, for any server name.
     Authority,
-    /// A certificate of a trusted authority for the name of the server.
+    /// A certificate from a trusted authority, issued for the name of the server.
     Name,
 }
 
@@ -76,7 +76,7 @@ fn trusted_authorities(file: Option<&str>) -> anyhow::Result<RootCertStore> {
 #[derive(Debug)]
 struct LenientVerifier {
     provider: Arc<CryptoProvider>,
-    /// Verifier of the chain, if the certificate must come from a trusted authority.
+    /// Verifier of the certificate chain, if the certificate must come from a trusted authority.
     chain: Option<Arc<WebPkiServerVerifier>>,
 }
 

@@ -15,7 +15,7 @@ pub enum StoreRefusal {
     BaseGameMissing(i64),
     #[error("the price is now {price}")]
     PriceChanged {
-        /// The current price of the purchase, as a decimal.
+        /// The price that the purchase would have now, as a decimal.
         price: String,
     },
     #[error("{0}")]

@@ -46,13 +46,13 @@ pub enum OrderCommand {
     },
     /// Start an order that waits for approval.
     Approve(CommandArgs),
-    /// Retry the current step of an order, or its undo, immediately.
+    /// Retry the current step of an order, or the undo of this step, at once.
     Retry(CommandArgs),
     /// Skip the undo on which an order is stuck, if you have undone the step by hand.
     Skip(CommandArgs),
     /// Give up an order and undo its steps.
     Abort(CommandArgs),
-    /// Set the unknown outcome of a call to the external exchange or the blockchain.
+    /// Set the outcome of a call to the external exchange or the blockchain, if it is unknown.
     Resolve {
         /// Id of the order.
         order: i64,

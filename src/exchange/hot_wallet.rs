@@ -20,7 +20,7 @@ use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
 use crate::telemetry::gauge_value;
 use crate::wallet::from_post_error;
 
-/// Interval at which the metrics of the hot wallets and of the price are updated.
+/// Interval at which the metrics of the hot wallets and of the crypto price are updated.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Balances of the two hot wallets of the house.
@@ -96,7 +96,7 @@ impl Exchange {
         Ok(sql::house(&mut db).await? == Some(user))
     }
 
-    /// Updates the metrics of the hot wallets and of the price until the process stops.
+    /// Updates the metrics of the hot wallets and of the crypto price until the process stops.
     pub async fn run_upkeep(self, stopping: CancellationToken) -> anyhow::Result<()> {
         loop {
             if let Err(error) = self.measure().await {

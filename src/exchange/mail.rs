@@ -24,7 +24,8 @@ pub(super) struct Mailer {
 }
 
 impl Mailer {
-    /// Creates a mailer from the URL of the server: `smtp://`, `smtps://`, or `smtp://…?tls=required` for STARTTLS.
+    /// Creates a mailer from the URL of the mail server: `smtp://`, `smtps://`, or `smtp://…?tls=required` for
+    /// STARTTLS.
     pub(super) fn new(server: &Secret, from: &str) -> anyhow::Result<Self> {
         // The cause is dropped, because its text would repeat the URL, which can contain a password.
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(server.reveal())

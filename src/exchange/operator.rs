@@ -80,7 +80,7 @@ impl Exchange {
     }
 
     /// Makes the saga worker retry an order immediately, if the order is at one of `steps` and waits for its next
-    /// attempt. If `steps` is empty, makes the worker notify the user of an order that has ended. Requires the scope
+    /// attempt. If `steps` is empty, makes the worker notify the user that the order has ended. Requires the scope
     /// `admin`.
     pub async fn wake(&self, order: SagaId, steps: &[&str], caller: &Caller) -> Result<()> {
         caller.require_scope(Scope::Admin)?;

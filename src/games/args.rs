@@ -26,7 +26,7 @@ pub struct GamesArgs {
         hide_default_value = true
     )]
     pub tax_rates: TaxRates,
-    /// Time after a purchase within which the buyer can refund it.
+    /// Time after a purchase within which the buyer can request a refund.
     #[arg(long, env = "REVWALLET_REFUND_WINDOW", global = true, default_value = "14d", value_parser = settings::duration)]
     pub refund_window: Duration,
 }

@@ -88,7 +88,7 @@ pub async fn run(
     report.finish(output)
 }
 
-/// Result of an import: how many records were added, were in the catalog already, and were refused.
+/// Result of an import: the numbers of added, already known and refused records.
 #[derive(Serialize)]
 struct ImportBody {
     added: u64,

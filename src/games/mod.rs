@@ -102,7 +102,7 @@ impl GamesParts {
     }
 }
 
-/// Returns an error unless the caller may manage the games of a publisher. `user` is the user that acts for the
+/// Returns an error unless the caller may manage the games of a publisher. `user` is the user who acts for the
 /// publisher; `None` stands for the games of the operator.
 fn require_manager(caller: &Caller, user: Option<UserId>) -> Result<()> {
     match user {

@@ -166,7 +166,7 @@ impl CallMeta {
     }
 }
 
-/// Client address of a gRPC stream, its deadline, and the signal that the client's connection is about to close.
+/// Client address and deadline of a gRPC stream, and the signal that the client's connection is about to close.
 #[derive(Clone)]
 pub struct StreamMeta {
     pub address: Option<IpAddr>,

@@ -36,7 +36,7 @@ struct Inner {
     route: OnceLock<MatchedPath>,
     caller: OnceLock<Cow<'static, str>>,
     status: OnceLock<FinalStatus>,
-    /// Disabled unless the trace of the request is exported.
+    /// Span of the request; disabled unless the trace of the request is exported.
     span: Span,
     started: Instant,
     connection: Option<Arc<OpenConnection>>,
@@ -146,7 +146,7 @@ impl RequestContext {
         self.0.route.get().map_or("unmatched", MatchedPath::as_str)
     }
 
-    /// Returns the scope in which the request is handled.
+    /// Returns the scope that adds the fields of this request to the log lines written in it.
     pub fn scope(&self) -> RequestScope {
         if self.is_traced() {
             RequestScope::Traced(self.0.span.clone())
@@ -174,7 +174,7 @@ impl RequestContext {
     }
 }
 
-/// The fields of a request that has no span.
+/// Supplies the fields of log lines for a request that has no span.
 impl LoggedRequest for Inner {
     fn for_each_field(&self, add: &mut dyn FnMut(&'static str, FieldValue<'_>)) {
         let span_id = self.trace.span_id_hex().to_string();

@@ -73,7 +73,7 @@ impl MoneyFormat {
     }
 
     /// Runs `write`, and uses this format for the decimals that it serializes. Streamed responses need this function,
-    /// because their parts are written after `scope` has ended.
+    /// because their parts are written after the handler has returned.
     pub fn write<R>(self, write: impl FnOnce() -> R) -> R {
         FORMAT.sync_scope(self, write)
     }

@@ -32,7 +32,8 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// Creates a validator for the object at this pointer. The other methods take pointers relative to it.
+    /// Creates a validator for the object at the JSON pointer `base`. The other methods take pointers relative to
+    /// `base`.
     pub fn within(base: &str) -> Self {
         Self { base: base.to_owned(), errors: Vec::new() }
     }
@@ -83,7 +84,8 @@ impl Validator {
         self.check(pointer, parse(raw))
     }
 
-    /// Returns the value in `outcome`, or notes its error. For values that the caller parses because they are not JSON.
+    /// Returns the value in `outcome`, or notes its error. Meant for values that are not JSON, and that the caller
+    /// therefore parses itself.
     pub fn check<T>(&mut self, pointer: &str, outcome: Result<T, String>) -> Option<T> {
         outcome.map_err(|detail| self.refuse(pointer, detail)).ok()
     }

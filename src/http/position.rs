@@ -14,7 +14,7 @@ pub(super) const STALE: &str = "stale";
 /// The only value of [`STALE`]: the response may be stale.
 pub(super) const STALE_OK: &str = "ok";
 
-/// Properties of a request that concern its reads from the database.
+/// Properties of a request that affect how the request reads from the database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
     /// Whether the request is a read. Responses to reads have the header `Book-Position`.

@@ -85,7 +85,7 @@ impl AccountId {
         (party <= PARTY_MAX).then_some(Self(-PAYABLE_IDS - number))
     }
 
-    /// The number of the currency that is encoded in the id of a system account or a payable.
+    /// The currency number that the id of a system account or a payable contains; `None` for other accounts.
     pub(super) fn currency_number(self) -> Option<u32> {
         match self.class()? {
             AccountClass::System | AccountClass::Reserve | AccountClass::Payable => {
@@ -182,7 +182,7 @@ pub enum AccountState {
 }
 
 impl AccountState {
-    /// Name of the state in responses.
+    /// Name of this account state in responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Open => "open",

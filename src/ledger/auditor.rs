@@ -79,8 +79,8 @@ impl Source for SealedChunks {
 
 struct Auditor {
     book: i32,
-    /// Checker with the state after the last checked batch. Dropped if another process has checked further batches
-    /// meanwhile, because the state is then outdated.
+    /// Checker, in its state after the last checked batch. It is dropped if another process has checked further batches
+    /// meanwhile, because its state is then outdated.
     checker: Option<BookChecker>,
     anchor_logged_at: Option<Instant>,
     metrics: Arc<Metrics>,
@@ -128,7 +128,7 @@ impl Auditor {
             tracing::error!(
                 event = "ledger.violation",
                 check = fault.check.name(),
-                "ledger audit failed: {fault}; stop payouts and run `revwallet verify`"
+                "the audit found a fault in the ledger: {fault}; stop payouts and run `revwallet verify`"
             );
         }
         for account in &chunk.accounts {

@@ -22,7 +22,8 @@ pub const FIRST_BOOK: i32 = 1;
 /// a position in the ledger has an entry for every book and should stay short.
 pub const BOOKS_MAX: i32 = 16;
 
-/// Number of low bits of an id that number the accounts or transfers of a book; the higher bits encode the book.
+/// Number of low bits in an id that contain the number of the account or transfer within its book; the higher bits
+/// encode the book.
 const SEQ_BITS: u32 = 44;
 
 /// Seq of the initial seal (the row that ends a batch) of a book. All ids of the book are above it.
@@ -62,7 +63,7 @@ pub(super) enum Placement {
     One(i32),
     Several {
         home: i32,
-        /// All books of the posting in ascending order, including the home book.
+        /// All books of the posting in ascending order, including `home`, the book that stores every leg.
         books: Vec<i32>,
     },
 }
@@ -82,8 +83,8 @@ impl Placement {
     }
 }
 
-/// Returns whether a posting touches a book that this process does not know, because another process created it later.
-/// `books` is the number of known books.
+/// Returns whether a posting touches a book that this process does not know, because another process created the book
+/// after this process started. `books` is the number of known books.
 pub(super) fn touches_unknown_book(posting: &Posting, books: i32) -> bool {
     touched_books(posting).any(|book| !(FIRST_BOOK..=books).contains(&book))
 }
@@ -94,8 +95,8 @@ fn touched_books(posting: &Posting) -> impl Iterator<Item = i32> {
     posting.legs.iter().flat_map(books).flatten()
 }
 
-/// The book of the account that a leg debits or whose state it changes. If every book has the debited account, the book
-/// of the credited account; `None` if every book has both.
+/// The book of the account that a leg debits or whose state it changes. If each book has its own account with the
+/// debited id, the book of the credited account; `None` if each book has its own account with the credited id, too.
 fn leg_book(leg: &Leg) -> Option<i32> {
     match leg.action {
         Action::Move { debit, credit, .. } => {

@@ -23,7 +23,7 @@ const ISO_2: &str = "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD
     SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG";
 const CRYPTO: [(&str, u8); 4] = [("BTC", 8), ("ETH", 8), ("USDC", 6), ("USDT", 6)];
 
-/// A currency with its decimals. Small enough to be passed by value.
+/// A currency: its code and its number of decimals. Small enough to be passed by value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency {
     /// Characters of the code, padded with zero bytes.
@@ -143,7 +143,7 @@ impl Currencies {
         self.find(code).ok_or_else(|| "is not a supported currency".to_owned())
     }
 
-    /// The currency whose code has this number.
+    /// The currency whose code, as a number, is `number`.
     pub(super) fn find_by_number(&self, number: u32) -> Option<Currency> {
         self.0.get(&number).copied()
     }

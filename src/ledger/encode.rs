@@ -33,7 +33,7 @@ pub(super) struct TransferAttributes<'a> {
     pub(super) trace_id: Option<Uuid>,
     pub(super) linked: Option<i64>,
     pub(super) metadata: Option<&'a str>,
-    /// Seq of the original, if this transfer is a copy of a leg that was posted in another book.
+    /// Seq of the original leg, if this transfer is a copy of a leg that was posted in another book.
     pub(super) home: Option<i64>,
 }
 

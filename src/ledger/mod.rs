@@ -287,7 +287,7 @@ impl Ledger {
             Err(error) => {
                 tracing::warn!(
                     error.message = %error,
-                    "could not read the stored posting of an idempotency key; the client may retry"
+                    "could not read the posting that belongs to an idempotency key; the client may retry"
                 );
                 Err(PostError::Unavailable)
             }

@@ -12,9 +12,8 @@ use super::transfer::Posted;
 use super::{read, sql};
 use crate::error::Result;
 
-/// Completes a posting that was read from the database: adds the held balances of the accounts that it touched, and
-/// takes the balances of accounts of other books from those books, because the home book of the posting does not have
-/// them.
+/// Completes a posting that was read from the database. Adds the held balances of the accounts that the posting
+/// touched. Reads the balances of accounts of other books from those books, because the posting's home book lacks them.
 pub(super) async fn complete(db: &mut PgConnection, posted: &mut Posted) -> Result<()> {
     let home = book_of(posted.first_seq);
     let is_foreign = |id: AccountId| book_of_account(id).is_some_and(|book| book != home);

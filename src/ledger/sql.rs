@@ -65,8 +65,8 @@ pub(super) const KEYS: &str = "
         offset 0
     ) p";
 
-/// Reads the data of accounts that the rules need: currency, balance, held balance and state. Each account takes two
-/// index probes for the balance, two for the held balance, and one for the state. `offset 0` has the same purpose as in
+/// Reads the account data that the rules need: currency, balance, held balance and state. Each account takes two index
+/// probes for the balance, two for the held balance, and one for the state. `offset 0` has the same purpose as in
 /// [`KEYS`].
 pub(super) const ACCOUNTS: &str = "
     select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
@@ -120,13 +120,14 @@ pub(super) const TERMINATE_BACKEND: &str = "
 /// lock until it ends. The constant number distinguishes the leader locks from all other advisory locks.
 pub(super) const TRY_TO_LEAD: &str = "select pg_try_advisory_lock(1819042162, $1)";
 
-/// Stores the address and key of a book's leader, so that other processes can send their postings to it.
+/// Stores the address of a book's leader, and the secret key that other processes present when they send postings to
+/// it.
 pub(super) const PUBLISH_LEADER: &str = "
     insert into ledger.leader (book, address, key)
     values ($1, $2, $3)
     on conflict (book) do update set address = excluded.address, key = excluded.key, since = clock_timestamp()";
 
-/// Finds the address and key of the process that last became leader of a book.
+/// Finds the address and the secret key of the process that last became leader of a book.
 pub(super) const LEADER: &str = "select address, key from ledger.leader where book = $1";
 
 /// Makes the database server end the session, which releases its locks, soon after the server loses contact with this
@@ -213,12 +214,12 @@ pub(super) struct LegCopy {
     pub home: i64,
     pub book: i32,
     pub seq: i64,
-    /// `None` if the copy is archived.
+    /// Balance after the leg, as the copy contains it; `None` if the copy is archived.
     pub debit_balance: Option<i64>,
     pub credit_balance: Option<i64>,
 }
 
-/// Reads the copies that other books have of the legs in this range of seqs.
+/// Reads the copies, in other books, of the legs whose seqs are in this range.
 pub(super) async fn copies(
     db: &mut PgConnection,
     first_seq: i64,

@@ -65,7 +65,7 @@ impl TransferKind {
         Self::Probe,
     ];
 
-    /// The stored number.
+    /// The number under which the database stores the kind.
     pub const fn code(self) -> i16 {
         self as i16
     }
@@ -192,11 +192,11 @@ pub struct Posting {
     pub trace_id: Option<Uuid>,
 }
 
-/// A stored leg without its seq, which follows from its position in the posting.
+/// A stored leg without its seq. The leg's position in the posting determines the seq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransferRow {
     pub kind: TransferKind,
-    /// Index of the leg within its transfer, which has `legs` legs.
+    /// Index of the leg within its transfer; `legs` is the number of legs of the transfer.
     pub leg: i16,
     pub legs: i16,
     pub debit: AccountId,

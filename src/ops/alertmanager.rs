@@ -75,7 +75,7 @@ where
     Router::new().route("/internal/alerts/{receiver}", post(receive_alerts))
 }
 
-/// A notification from Alertmanager. Other members of its JSON document are ignored.
+/// A notification from Alertmanager. Members of its JSON document that are not declared here are ignored.
 #[derive(Deserialize)]
 struct Notification {
     alerts: Vec<FiredAlert>,

@@ -149,7 +149,7 @@ fn with_targets(markdown: &str) -> Vec<Event<'_>> {
     events
 }
 
-/// Returns the text of the heading that begins with the first of these events.
+/// Returns the text of a heading. `events` are the parser's events from the beginning of the heading.
 fn text_until_end(events: &[Event<'_>]) -> String {
     let inside = events.iter().take_while(|event| !matches!(event, Event::End(TagEnd::Heading(_))));
     let texts = inside.filter_map(|event| match event {

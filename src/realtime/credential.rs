@@ -19,7 +19,7 @@ use crate::error::Result;
 /// Topic of the event table on which processes announce revoked credentials. Clients cannot subscribe to it.
 pub(super) const REVOCATIONS: &str = "internal:revoked";
 
-/// A credential on which a connection depends, in the form in which revocations name it.
+/// A credential on which a connection depends. Announcements of revocations contain the credential in the same form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Credential {

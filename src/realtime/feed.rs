@@ -37,7 +37,7 @@ impl Topic {
     }
 }
 
-/// Topics with at least one subscriber on this process.
+/// Topics with at least one subscriber in this process.
 pub type Wanted = HashSet<Arc<str>>;
 
 /// A family of topics that a module defines, such as the topics of wallets.

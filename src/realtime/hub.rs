@@ -395,7 +395,8 @@ impl NewSubscriber {
     }
 }
 
-/// Creates the delivery of an event. `from` provides the position in the ledger.
+/// Creates the delivery of an event. Its position combines the event's position in the event table with the ledger
+/// position of `from`.
 pub(super) fn delivery_of(event: &BookEvent, from: &BookPosition) -> Option<Delivery> {
     let position = BookPosition { event: event.position, ..from.clone() };
     let message = event::message_of(event)?;

@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// Reports each write to the test, and blocks until the test permits the write.
+    /// An output that reports each write to the test, and then blocks until the test permits the write.
     struct SlowOutput {
         written: mpsc::Sender<usize>,
         proceed: mpsc::Receiver<()>,

@@ -269,7 +269,7 @@ metrics! {
     gauge wallet_store_publisher_debt_minor_units {currency};
     /// Quotes of the exchange, by side: buy or sell.
     counter wallet_exchange_quotes_total {side};
-    /// Requests for orders, by side and outcome: placed, replayed or refused.
+    /// Requests to place an order, by side and outcome: placed, replayed or refused.
     counter wallet_exchange_orders_total {side, outcome};
     /// Commands that operators gave to orders, by command: approve, retry, skip, abort or resolve.
     counter wallet_exchange_commands_total {command};

@@ -52,7 +52,8 @@ use span_layer::SpanLayer;
 /// more than the rest of logging.
 const WRITE_LINGER: Duration = Duration::from_millis(10);
 
-/// Logs, metrics and traces of the process. When it is dropped, buffered log lines and spans are flushed.
+/// Guard of the logs, metrics and traces of the process. When the guard is dropped, buffered log lines and spans are
+/// flushed.
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// Token that is canceled to make the exporters send what they have and stop.

@@ -13,7 +13,7 @@ tokio::task_local! {
     static CURRENT: Arc<dyn LoggedRequest>;
 }
 
-/// A request whose fields are part of its log lines.
+/// A request that provides fields for the log lines of its work.
 pub trait LoggedRequest: Send + Sync {
     /// Passes the name and the value of each field that is known so far to `add`.
     fn for_each_field(&self, add: &mut dyn FnMut(&'static str, FieldValue<'_>));
@@ -29,13 +29,13 @@ pub enum FieldValue<'a> {
     Number(u64),
 }
 
-/// A request to which work belongs. The log lines of the work have the fields of the request.
+/// The request that a piece of work belongs to, if any. The log lines of the work have the fields of the request.
 #[derive(Clone)]
 pub enum RequestScope {
     /// The request has a span, because its trace is exported.
     Traced(Span),
     Untraced(Arc<dyn LoggedRequest>),
-    /// There is no request.
+    /// The work belongs to no request.
     Outside,
 }
 

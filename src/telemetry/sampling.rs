@@ -30,7 +30,7 @@ struct Shared {
 }
 
 impl SpanBudget {
-    /// Creates a budget, and from now on samples the share `share_max` of all traces.
+    /// Creates the counter of spans, and sets the share of sampled traces to `share_max`.
     pub(super) fn new(share_max: f64, spans_max: u32, gauge: Gauge) -> Self {
         set_sample_share(share_max);
         gauge.set(share_max);

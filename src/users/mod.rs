@@ -53,7 +53,7 @@ pub struct UsersArgs {
     /// Secret that signs tokens: at least 32 random characters [default: keys in the database].
     #[arg(long, env = "REVWALLET_JWT_SECRET", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret: Option<Secret>,
-    /// Previous value of the secret; the tokens that it signed stay valid.
+    /// Previous secret that signed tokens; these tokens stay valid.
     #[arg(long, env = "REVWALLET_JWT_SECRET_BEFORE", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret_before: Option<Secret>,
     /// Lifetime of a session.

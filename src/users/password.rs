@@ -21,7 +21,7 @@ pub(super) struct Hasher {
     /// Hash of a random password. If the user is unknown, the password is checked against this hash, so that the
     /// response takes as long as for a known user.
     dummy_hash: String,
-    /// Permits to compute a hash. Their number limits how many hashes are computed at the same time.
+    /// Semaphore whose permits limit how many hashes are computed at the same time.
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     waiting_max: usize,
@@ -112,7 +112,7 @@ impl Hasher {
     }
 }
 
-/// Returns half of the number of cores. The other half serves requests.
+/// Returns half of the number of cores, so that the remaining cores serve requests.
 fn half_of_the_cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2)
 }

@@ -48,7 +48,7 @@ impl WalletBalance {
     }
 }
 
-/// Data of a wallet that is omitted in lists of wallets.
+/// Details of a wallet, which lists of wallets omit.
 #[derive(Debug)]
 pub struct WalletDetail {
     pub state: AccountState,
@@ -172,7 +172,8 @@ async fn current_balance(
     Ok(WalletBalance { id, record, available, held, as_of: None })
 }
 
-/// Returns the balance of a wallet after the transfer with this sequence number in the wallet's book.
+/// Returns the balance of a wallet after the transfer with this sequence number in the wallet's part (book) of the
+/// ledger.
 pub(super) async fn balance_at(
     db: &mut PgConnection,
     id: WalletId,

@@ -26,7 +26,8 @@ const RUN_MAX: Duration = Duration::from_secs(20);
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DeliverWebhook {
     webhook: WebhookId,
-    /// Named `wallet` in jobs that earlier versions of the program have enqueued.
+    /// Subject of the deliveries, such as a wallet. Jobs that earlier versions of the program enqueued name this field
+    /// `wallet`.
     #[serde(alias = "wallet")]
     subject: Subject,
 }
@@ -93,11 +94,11 @@ struct SendOutcome {
 
 /// Next step of the delivery job after an attempt.
 enum NextStep {
-    /// Send the next delivery in this job.
+    /// The job sends the next delivery.
     Continue,
-    /// End this job, so that other jobs can run. A new job sends the remaining deliveries.
+    /// The job ends, so that other jobs can run. A new job sends the remaining deliveries.
     Requeue,
-    /// End this job with an error, so that the job queue repeats it after its backoff.
+    /// The job ends with an error, so that the job queue repeats it after its backoff.
     Retry { cause: String },
 }
 
@@ -223,7 +224,7 @@ impl Webhooks {
                 webhook.id = webhook.0,
                 timeouts,
                 pause.seconds = pause.as_secs(),
-                "webhook receiver timed out; pausing its deliveries"
+                "a webhook receiver timed out; pausing the deliveries to this receiver"
             );
         }
         Ok(())

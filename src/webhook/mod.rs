@@ -51,11 +51,11 @@ pub use self::event::EVENTS;
 /// Maximum number of deliveries that a replay sends again.
 const REPLAY_MAX: i64 = 10_000;
 
-/// Maximum number of webhooks of a caller with `wallet:read`. It is limited because each transfer is matched against
-/// every webhook.
+/// Maximum number of webhooks of a caller with `wallet:read`. The number is limited because each transfer is matched
+/// against every webhook.
 const WEBHOOKS_MAX: usize = 100;
 
-/// Maximum number of webhooks of any other caller.
+/// Maximum number of webhooks of a caller without `wallet:read`.
 const WEBHOOKS_OF_USER_MAX: usize = 10;
 
 #[derive(Debug, Clone, clap::Args)]

@@ -14,11 +14,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Maximum number of deliveries to the webhooks of a user that run at the same time.
+/// Maximum number of simultaneous deliveries to the webhooks of a user.
 const LANES_OF_USER: i64 = 8;
 
-/// Maximum number of deliveries to the webhooks of an API key that run at the same time. The same limit applies to all
-/// anonymous callers together.
+/// Maximum number of simultaneous deliveries to the webhooks of an API key. The same limit applies to all anonymous
+/// callers together.
 const LANES_OF_OTHERS: i64 = 32;
 
 /// Maximum number of simultaneous deliveries of an owner to webhooks whose last attempt did not end promptly.
@@ -27,11 +27,11 @@ const UNPROVEN_OF_OWNER_MAX: usize = 4;
 /// Maximum number of simultaneous deliveries of all owners to webhooks whose last attempt did not end promptly.
 const UNPROVEN_MAX: usize = 192;
 
-/// Number of simultaneous deliveries to webhooks whose last attempt did not end promptly. Once it is reached, each
-/// owner gets only one slot for these webhooks.
+/// Number of simultaneous deliveries to webhooks whose last attempt did not end promptly. Once this number is reached,
+/// each owner gets only one slot for these webhooks.
 const UNPROVEN_PRESSURE_MIN: usize = 96;
 
-/// Number of simultaneous deliveries. Once it is reached, each owner gets only one slot.
+/// Number of simultaneous deliveries of all owners. Once this number is reached, each owner gets only one slot.
 const PRESSURE_MIN: usize = 224;
 
 /// Shortest delay until a job that got no slot runs again.
@@ -43,7 +43,7 @@ const DEFERRAL_SPACING: Duration = Duration::from_millis(100);
 /// Longest delay until a job that got no slot runs again.
 const DEFERRAL_MAX: Duration = Duration::from_mins(1);
 
-/// Number of owners in memory. Once it is reached, owners without running or deferred deliveries are removed.
+/// Number of owners in memory. Once this number is reached, owners without running or deferred deliveries are removed.
 const OWNERS_KEPT: usize = 1_000;
 
 /// Returns the number of queues of an owner. Jobs of the same queue run one after another, even in different processes.
@@ -51,7 +51,7 @@ pub(super) fn lanes(owner: &str) -> i64 {
     if owner.starts_with("user:") { LANES_OF_USER } else { LANES_OF_OTHERS }
 }
 
-/// The slots of this process. Cheap to clone.
+/// The slots of this process. Each delivery occupies a slot while it runs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slots(Arc<Mutex<Occupied>>);
 
@@ -70,7 +70,7 @@ struct OwnerSlots {
     deferred_until: Option<Instant>,
 }
 
-/// A taken slot. Dropping it makes the slot free again.
+/// A slot that a running delivery occupies. Dropping it makes the slot free again.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Slots,

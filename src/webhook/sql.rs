@@ -25,7 +25,7 @@ pub(super) struct Subscription {
     pub id: WebhookId,
     /// Name of the caller that owns the webhook.
     pub owner: String,
-    /// Sequence number of the last transfer in each book of the ledger when the webhook was created. The webhook
+    /// Sequence number of the last transfer in each part (book) of the ledger when the webhook was created. The webhook
     /// receives only later transfers.
     from_seqs: Vec<i64>,
     /// First database transaction whose events the webhook receives. All earlier transactions had ended when the

@@ -25,7 +25,7 @@ pub(crate) struct LoadSample {
     pub usage: ResourceUsage,
 }
 
-/// Samples of two alternatives that were measured alternately, so that changes to the machine's speed affect both
+/// Samples of two alternatives that were measured alternately, so that changes in the machine's speed affect both
 /// alike.
 #[derive(Debug, Default)]
 pub(crate) struct PairedSamples {

@@ -44,7 +44,8 @@ use supervisor::Supervisor;
 
 pub use binaries::{Binaries, installed};
 
-/// Pause between two checks whether a starting Postgres is ready. The pause is short, because it can delay every start.
+/// Interval at which the program checks whether a starting Postgres is ready. The interval is short, because it can
+/// delay every start.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longest time to wait until the Postgres of another process accepts connections.
@@ -76,7 +77,7 @@ pub struct EmbeddedArgs {
 pub struct Embedded {
     socket_dir: PathBuf,
     version: String,
-    /// `None` if another process owns the cluster.
+    /// Supervisor of Postgres; `None` if another process owns the cluster.
     owner: Option<Supervisor>,
 }
 

@@ -98,8 +98,8 @@ impl OsUser {
             .with_context(|| format!("cannot change the owner of {}", path.display()))
     }
 
-    /// Whether this user can enter a folder. A shell that runs as the user tries it, because access depends on every
-    /// parent folder and not only on mode bits.
+    /// Whether this user can enter a folder. A shell that runs as the user tries to enter it, because access depends on
+    /// every parent folder and not only on mode bits.
     pub(super) async fn can_enter(&self, folder: &Path) -> anyhow::Result<bool> {
         if !self.is_other {
             return Ok(true);

@@ -27,7 +27,7 @@ const STOP_SIGNALS: [(Signal, Duration); 3] = [
 pub(super) struct Postmaster {
     pid: i32,
     cluster: PathBuf,
-    /// `None` if another process started this Postgres.
+    /// Handle of the child process; `None` if another process started this Postgres.
     child: Option<Child>,
     has_ended: bool,
     /// Length of the log when this Postgres was started or taken over.

@@ -24,13 +24,13 @@ use super::{LOG_AFTER, POLL_INTERVAL, binaries, cluster, process, socket};
 /// possibly from a slow disk.
 const START_WAIT_MAX: Duration = Duration::from_mins(5);
 
-/// Longest time that a start is retried while leftovers of the last Postgres block it.
+/// Longest time for which a start is retried while leftovers of the last Postgres block it.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// Pause before a start is retried.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Pause between two checks whether Postgres still runs.
+/// Interval at which the supervisor checks whether Postgres still runs.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// First pause after a restart of Postgres. The pause doubles with each further restart.

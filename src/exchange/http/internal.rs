@@ -195,7 +195,7 @@ async fn call_chain(
     Ok(Json(StatusBody::OK))
 }
 
-/// Makes the saga worker immediately notify the user of an order that has ended. Returns an error if the order has not
+/// Makes the saga worker immediately notify the user that an order has ended. Returns an error if the order has not
 /// ended or its notification is not due.
 async fn call_notifier(
     State(exchange): State<Exchange>,

@@ -151,9 +151,9 @@ impl CommandBody<'_> {
 /// Send a command to an order
 ///
 /// Requires the scope `admin`. `approve` starts an order that waits for approval. `retry` tries the current step, or
-/// its undo, again. `skip` skips the undo on which an order is stuck, if an operator has undone the step by hand.
-/// `abort` gives up an order and undoes its steps. `resolve` sets the unknown outcome of a call to the external
-/// exchange or the blockchain.
+/// the undo of this step, again. If an order is stuck because a step cannot be undone, `skip` skips the undo; first
+/// undo the step by hand. `abort` gives up an order and undoes its steps. If the outcome of a call to the external
+/// exchange or to the blockchain is unknown, `resolve` records whether the call took effect.
 #[utoipa::path(
     post, path = "/api/orders/{order_id}/{command}", tag = "exchange", security(("bearer" = [])),
     params(
@@ -276,7 +276,8 @@ impl HotWalletsBody {
 
 /// Get the hot wallet balances
 ///
-/// Returns the balances of the accounts from which the exchange pays for orders. Requires the scope `wallet:read`.
+/// Returns the balances of the operator's fiat account and crypto account, from which the exchange pays out orders.
+/// Requires the scope `wallet:read`.
 #[utoipa::path(
     get, path = "/api/hot-wallets", tag = "exchange", security(("bearer" = [])),
     responses((status = 200, description = "The balances", body = HotWalletsBody), Problems),

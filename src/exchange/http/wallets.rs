@@ -70,8 +70,8 @@ async fn get_exchange_wallet(
 
 /// Open the wallets of a user
 ///
-/// Opens a wallet in the fiat currency and a wallet in the crypto currency, unless they exist. Fails if the user
-/// already has both.
+/// Opens the user's main wallets in the two currencies of the exchange, fiat and crypto. If one of them exists, opens
+/// only the other wallet. Fails if the user already has both.
 #[utoipa::path(
     post, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(
@@ -102,8 +102,9 @@ struct DepositBody<'a> {
 
 /// Deposit into a main wallet
 ///
-/// Deposits fiat money into the user's main wallet in the currency of the deposit. A user has one main wallet in each
-/// currency. An order moves money between the user's main wallets in the currencies that are sold and bought.
+/// Deposits money into the user's main wallet in the fiat currency of the exchange. A user has one main wallet in each
+/// currency. An order takes money from the main wallet in the currency that the user pays, and adds money to the main
+/// wallet in the currency that the user receives.
 #[utoipa::path(
     patch, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),

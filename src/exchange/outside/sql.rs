@@ -71,7 +71,7 @@ pub(super) async fn take_faults(
 #[derive(Debug, Serialize)]
 pub(super) struct CallRow<'a> {
     pub reference: &'a str,
-    /// Side of a trade; `None` for a transfer on the chain.
+    /// Side of a trade; `None` for a transfer on the blockchain.
     pub side: Option<&'a str>,
     pub crypto: i64,
     /// Time until the call takes effect, in seconds.

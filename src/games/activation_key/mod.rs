@@ -72,7 +72,7 @@ fn grouped(key: &str) -> String {
 }
 
 impl Games {
-    /// Creates activation keys of a game. If the copies of the game are limited, each key uses up a copy.
+    /// Creates activation keys for a game. If the copies of the game are limited, each key uses up a copy.
     pub async fn make_keys(
         &self,
         game: GameId,

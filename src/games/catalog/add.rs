@@ -82,7 +82,7 @@ impl NewGame {
     }
 }
 
-/// A game to insert, and the idempotency key of the request or the imported record that adds it.
+/// A game to insert, and the idempotency key of the request (or of the imported record) that adds it.
 pub(in crate::games) struct Insertion<'a> {
     pub game: &'a NewGame,
     pub key: Option<HashedKey>,

@@ -56,7 +56,7 @@ struct KnownRevision {
     events: watch::Receiver<()>,
 }
 
-/// Cache of lists of games. Its key is the filter of the list.
+/// Cache of lists of games. Each list is stored under its filter.
 pub struct CatalogCache {
     lists: Cache<GameFilter, Arc<CachedList>>,
     known: Mutex<KnownRevision>,

@@ -44,9 +44,9 @@ pub struct GameChanges {
     pub is_plain: bool,
 }
 
-/// Returns an error unless the caller may add, change or delete a game. If the server has open access, a request needs
-/// no credential if `is_plain_house` is true: the game belongs to the operator and was never sold, and the request has
-/// no fields other than title, genre, price and description.
+/// Returns an error unless the caller may add, change or delete a game. With `is_plain_house`, a server with open
+/// access requires no credential: the game then belongs to the operator, is not a draft and was never sold, and the
+/// request has no fields other than title, genre, price and description.
 pub(super) fn require_change(
     caller: &Caller,
     user: Option<UserId>,
@@ -195,7 +195,8 @@ pub(super) struct PublicChange {
 }
 
 impl PublicChange {
-    /// Creates the event. Returns `None` if the game is public neither before nor after the change.
+    /// Creates the event for a change to a game. Returns `None` if the game is public neither before nor after the
+    /// change.
     pub(super) fn new(
         game: &Game,
         before: Option<GameState>,

@@ -290,7 +290,8 @@ pub(super) async fn set_state(db: &mut PgConnection, id: GameId, state: &str) ->
     Ok(())
 }
 
-/// Deletes the additional price of a game in its main currency, which a change of the main currency can leave behind.
+/// Deletes the additional price of a game in its main currency. Such a price can remain after the main currency has
+/// changed.
 pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!(
         "delete from game_price p using game g where g.id = $1 and p.game = g.id and p.currency = g.currency",

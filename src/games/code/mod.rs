@@ -53,8 +53,8 @@ pub struct NewCode {
 }
 
 impl NewCode {
-    /// Returns the content of the request. Its hash is stored with the idempotency key, to detect a client that reuses
-    /// the key for another code.
+    /// Returns the content of the request. The hash of the content is stored with the idempotency key, to detect a
+    /// client that reuses the key for another code.
     fn content(&self) -> [String; 8] {
         fn text(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
@@ -96,7 +96,7 @@ pub(in crate::games) struct UsableCode {
     discount: UsableDiscount,
     pub stock: Option<i64>,
     pub left: Option<i32>,
-    /// Number of the buyer's next use of the code; `None` if the uses per user are not limited.
+    /// Ordinal number of the buyer's next use of the code; `None` if the uses per user are not limited.
     pub next_use: Option<i32>,
     pub ends_at: Option<OffsetDateTime>,
     code: String,

@@ -18,8 +18,8 @@ pub(super) struct CodeRow {
     pub stock: Option<i64>,
     pub left: Option<i32>,
     pub uses_per_user: Option<i32>,
-    /// Number of the user's next use of the code: the lowest number that is not taken yet. `None` if the user has no
-    /// use left, or if the uses per user are not limited.
+    /// Ordinal number of the user's next use of the code: the lowest number that is not taken yet. `None` if the user
+    /// has no use left, or if the uses per user are not limited.
     pub next_use: Option<i32>,
     pub ends_at: Option<OffsetDateTime>,
 }

@@ -61,9 +61,9 @@ struct ActivationKeysBody {
 
 /// Create activation keys
 ///
-/// Each key adds the game to the library of the user who redeems it. If the copies of the game are limited, each key
-/// uses up a copy. The response to a repeated request contains the ids, but not the keys. Requires `games:write`,
-/// unless the caller is the publisher.
+/// Each key adds the game to the library of the user who redeems it. If the copies of the game are limited, creating a
+/// key uses up a copy. The response to a repeated request contains the ids of the keys, but not the keys themselves.
+/// Requires the scope `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),

@@ -56,7 +56,7 @@ pub(in crate::games) struct PutGame<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<PutPrice<'static>>>)]
     pub(in crate::games) prices: Option<BoundedList<PutPrice<'a>, PRICES_MAX>>,
-    /// Id of the publisher; the game belongs to the operator if absent. The publisher cannot be changed later.
+    /// Id of the publisher. If absent, the game belongs to the operator. The publisher cannot be changed later.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
     pub(in crate::games) publisher: RawField<'a>,
@@ -75,7 +75,7 @@ pub(in crate::games) struct PutGame<'a> {
 }
 
 impl PutGame<'_> {
-    /// Converts the body to a game to add.
+    /// Converts the body to a new game.
     pub(in crate::games) fn into_new(
         self,
         currencies: &Currencies,
@@ -120,7 +120,7 @@ impl PutGame<'_> {
         validator.finish(Some(currency)).map_err(into_game_error)
     }
 
-    /// Converts the body to changes of a game. `currency` is the main currency of the game after the change.
+    /// Converts the body to changes to a game. `currency` is the main currency of the game after the change.
     pub(super) fn into_changes(
         self,
         currencies: &Currencies,

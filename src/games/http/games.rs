@@ -198,9 +198,9 @@ struct GameChangedBody {
 
 /// Add a game
 ///
-/// Requires `games:write`, unless the caller is the publisher. If the server has open access (`--access=open`), a
-/// request without a credential can add a game, but only with a title, genre, price and description. Such a game has no
-/// publisher.
+/// Requires the scope `games:write`, unless the caller is the publisher. If the server has open access
+/// (`--access=open`), a request without a credential can add a game, but can set only its title, genre, price and
+/// description. Such a game has no publisher.
 #[utoipa::path(
     post, path = "/api/games", tag = "games",
     params(IdempotencyKey),
@@ -228,8 +228,8 @@ async fn add_game(
 
 /// Change a game
 ///
-/// Absent fields stay as they are. Requires the same permission as adding the game; for a game of the operator that was
-/// sold, requires `games:write`.
+/// Absent fields stay as they are. Requires the same permission as adding the game. If the game belongs to the operator
+/// and was sold, always requires the scope `games:write`.
 #[utoipa::path(
     put, path = "/api/games/{id}", tag = "games",
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -257,8 +257,8 @@ async fn update_game(
 
 /// Delete a game
 ///
-/// A game that was sold or has downloadable content is retired instead, and its owners keep it. Requires the same
-/// permission as changing the game.
+/// A game that was sold or has downloadable content is retired instead: it is no longer for sale, but its owners keep
+/// it. Requires the same permission as changing the game.
 #[utoipa::path(
     delete, path = "/api/games/{id}", tag = "games",
     params(

@@ -110,8 +110,8 @@ struct GameOwnerBody {
 
 /// Check ownership of a game
 ///
-/// For game servers. The response has the status 200 if the user owns the game, and 404 otherwise. Requires
-/// `games:read`, unless the caller is the publisher.
+/// Meant for game servers. The response has the status 200 if the user owns the game, and 404 otherwise. Requires
+/// the scope `games:read`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/owners/{user_id}", tag = "games", security(("bearer" = [])),
     params(

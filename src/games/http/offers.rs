@@ -175,8 +175,8 @@ impl TryFrom<&Sale> for SaleBody {
 
 /// Create or change a sale
 ///
-/// A sale lowers the price of a game from `starts_at` to `ends_at`, by the clock of the database. If several sales run,
-/// the lowest price applies. Requires `games:write`, unless the caller is the publisher.
+/// A sale lowers the price of a game from `starts_at` to `ends_at`, by the clock of the database. If several sales run
+/// at the same time, the lowest price applies. Requires the scope `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     put, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -216,8 +216,8 @@ struct SalesBody {
 
 /// List the sales of a game
 ///
-/// Returns all sales of the game, past and future, latest start first. Requires `games:write`, unless the caller is the
-/// publisher.
+/// Returns all sales of the game, past and future, latest start first. Requires the scope `games:write`, unless the
+/// caller is the publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/sales", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -235,8 +235,8 @@ async fn list_sales(
 
 /// Delete a sale
 ///
-/// Buyers keep the copies that they bought at the sale price. Requires `games:write`, unless the caller is the
-/// publisher.
+/// Buyers keep the copies that they bought at the sale price. Requires the scope `games:write`, unless the caller is
+/// the publisher.
 #[utoipa::path(
     delete, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -365,8 +365,8 @@ struct CodeBody {
 
 /// Create a discount code
 ///
-/// Buyers send the code in the field `code` of a purchase. Requires `games:write`, unless the caller is the publisher
-/// of the games for which the code is valid.
+/// Buyers send the code in the field `code` of a purchase request. Requires the scope `games:write`, unless the caller
+/// is the publisher of the games for which the code is valid.
 #[utoipa::path(
     post, path = "/api/codes", tag = "games", security(("bearer" = [])),
     params(IdempotencyKey),

@@ -84,8 +84,7 @@ fn percentage(raw: &str) -> Result<Rate, String> {
 
 /// Create a publisher
 ///
-/// Makes a user a publisher. The user then earns a share of each sale of the games that name this publisher. Requires
-/// `admin`.
+/// Makes a user a publisher. The publisher earns a share of each sale of its games. Requires the scope `admin`.
 #[utoipa::path(
     post, path = "/api/publishers", tag = "games", security(("bearer" = [])),
     params(IdempotencyKey),
@@ -116,7 +115,7 @@ async fn create_publisher(
 
 /// Get a publisher
 ///
-/// Requires `games:write`, unless the caller is the publisher.
+/// Requires the scope `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/publishers/{id}", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1")),
@@ -144,7 +143,7 @@ struct UpdatePublisher<'a> {
 
 /// Change a publisher
 ///
-/// Absent fields stay as they are. Requires `admin`.
+/// Absent fields stay as they are. Requires the scope `admin`.
 #[utoipa::path(
     put, path = "/api/publishers/{id}", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1")),

@@ -101,8 +101,8 @@ fn user_id(raw: &str) -> Result<UserId, String> {
 
 /// Buy a game
 ///
-/// Charges the main wallet of the signed-in user and adds the game to the library of the recipient, in a single
-/// transaction.
+/// Charges the main wallet of the signed-in user and adds the game to the user's library, in a single transaction. If
+/// the field `gift_to` names another user, adds the game to the library of that user instead.
 #[utoipa::path(
     post, path = "/api/games/{id}/purchase", tag = "games", security(("bearer" = [])),
     params(("id" = i64, Path, description = "The game", example = 1), IdempotencyKey),

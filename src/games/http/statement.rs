@@ -113,7 +113,7 @@ struct StatementEntryBody {
 ///
 /// Returns sales, refunds, tax, fees and payouts, oldest first, with the opening and closing balance. A negative
 /// balance is a debt. The sums of tax and fees exclude amounts that refunds gave back. The header `Accept: text/csv`
-/// selects CSV. Requires `games:write`, unless the caller is the publisher.
+/// selects CSV. Requires the scope `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/publishers/{id}/statement", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), PublisherStatementQuery),
@@ -240,8 +240,8 @@ struct PayoutBody {
 
 /// Pay a publisher
 ///
-/// Moves the balance of the publisher into the publisher's main wallet. Requires `games:write`, unless the caller is
-/// the publisher.
+/// Moves the balance of the publisher into the publisher's main wallet. Requires the scope `games:write`, unless the
+/// caller is the publisher.
 #[utoipa::path(
     post, path = "/api/publishers/{id}/payout", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), IdempotencyKey),

@@ -12,7 +12,7 @@ use crate::http::fields::{id, text};
 use crate::http::json;
 use crate::ledger::currency::{Currencies, Currency};
 
-/// Longest reference of a game in an imported file, in characters.
+/// Longest reference, in characters: the identifier of a game in the system that the imported file comes from.
 const REFERENCE_MAX: usize = 255;
 
 /// A game from a valid record. The import may still refuse the game, because it looks up the publisher and the base
@@ -24,7 +24,7 @@ pub(super) struct Candidate {
     pub reference: Option<String>,
     /// Name of the publisher, if the record does not give the id.
     pub publisher_name: Option<String>,
-    /// Reference of the base game, if the record does not give the id.
+    /// Identifier of the base game in the system that the file comes from, if the record does not give the id.
     pub base_reference: Option<String>,
     pub game: NewGame,
 }

@@ -184,7 +184,8 @@ async fn with_publishers(
     Ok(kept)
 }
 
-/// Adds the games whose idempotency key is new, and counts or refuses the other games.
+/// Adds the games whose idempotency key is new. Counts a game as known if its key was used for the same content, and
+/// refuses the game if the content was different.
 async fn add_new(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,

@@ -98,7 +98,7 @@ impl<R: BufRead> FileRecords<R> {
         self.consumed = 0;
     }
 
-    /// Finds the end of the record at the beginning of the buffer, or the reason why the reader refuses the record.
+    /// Finds the end of the record with which the buffer begins, or the reason why the reader refuses that record.
     fn scan(&mut self) -> io::Result<Option<Result<usize, &'static str>>> {
         let mut state = RowState::FieldStart;
         let mut end = 0;

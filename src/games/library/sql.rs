@@ -26,7 +26,7 @@ pub(super) async fn library(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Ownership of a game by a user, and the user that acts for the publisher of the game. `owned_since` is `None` if the
+/// Ownership of a game by a user, and the user who acts for the publisher of the game. `owned_since` is `None` if the
 /// user does not own the game.
 pub(super) struct Ownership {
     pub publisher_user: Option<UserId>,

@@ -16,7 +16,7 @@ use crate::telemetry::gauge_value;
 /// Interval at which the debts are read for the metrics.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Updates the metrics of the debts of publishers until the process stops.
+/// Updates the metrics of publishers' debts until the process stops.
 pub async fn run(games: Games, stopping: CancellationToken) -> anyhow::Result<()> {
     loop {
         if let Err(error) = games.measure_debts().await {

@@ -35,8 +35,8 @@ struct PayoutRequest {
 }
 
 impl Games {
-    /// Pays the balance of a publisher in a currency to the publisher's user. If the balance is too large for a single
-    /// transfer, pays the largest amount that a transfer can move.
+    /// Pays the balance of a publisher in a currency to the user who acts for the publisher. If the balance is too
+    /// large for a single transfer, pays the largest amount that a transfer can move.
     pub async fn pay_publisher(
         &self,
         publisher: PublisherId,

@@ -120,7 +120,8 @@ pub(super) struct SumRow {
     pub amount: i64,
 }
 
-/// Sums up the movements of an account between two positions of the ledger, by kind, direction and other account.
+/// Sums up the movements of an account between two positions of the ledger. Returns a sum for each combination of kind,
+/// direction and account at the other end.
 pub(super) async fn sums(
     db: &mut PgConnection,
     account: AccountId,

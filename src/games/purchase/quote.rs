@@ -182,7 +182,7 @@ impl QuoteCache {
         self.tried.insert((game, buyer), ());
     }
 
-    /// Removes the cached facts about a game, which no longer hold.
+    /// Removes the cached facts about the requested game and currency, because they no longer hold.
     pub(super) fn forget(&self, request: &PurchaseRequest) {
         self.rows.remove(&(request.game, request.currency));
     }
@@ -197,8 +197,9 @@ impl Quote {
     }
 
     /// Returns whether purchases at this quote must run one at a time, because concurrent purchases would make each
-    /// other fail. They must if few copies or few uses of the discount code are left. For a free game, any limit is
-    /// enough, because each of its purchases is a transaction of its own instead of a part of a ledger batch.
+    /// other fail. This is the case if few copies or few uses of the discount code are left. For a free game, it is the
+    /// case if copies or uses are limited at all, because each purchase of a free game is a transaction of its own
+    /// instead of a part of a ledger batch.
     pub(super) fn is_contended(&self) -> bool {
         let code = self.code.as_ref().and_then(|code| code.left);
         let fewest = [self.row.left, self.row.sale_left, code].into_iter().flatten().min();
@@ -239,7 +240,7 @@ impl Quote {
         })
     }
 
-    /// Returns the completed purchase at this quote.
+    /// Returns the completed purchase, with the price of this quote.
     pub(super) fn purchase(&self, recipient: UserId, transfer: Option<TransferId>) -> Purchase {
         Purchase {
             game: self.row.game,

@@ -250,8 +250,8 @@ impl sql::OwnedGame {
 }
 
 impl RefundPlan {
-    /// Returns the movements of the refund, as a function of the wallet that receives the money. They are the movements
-    /// of each purchase, in the opposite direction.
+    /// Returns a function that takes the wallet that receives the money, and returns the movements of the refund: the
+    /// movements of each purchase, in the opposite direction.
     fn legs(&self) -> Result<impl Fn(AccountId) -> Vec<Leg>> {
         let tax = AccountId::system(SystemRole::Tax, self.currency);
         let revenue = AccountId::system(SystemRole::Revenue, self.currency);
@@ -284,8 +284,8 @@ impl RefundPlan {
         })
     }
 
-    /// Returns the statements that revert the purchases in the transaction of the posting. `start` is the index of the
-    /// first movement of the refund within the posting.
+    /// Returns the SQL statements that revert the purchases in the transaction of the posting. `start` is the index of
+    /// the first movement of the refund within the posting.
     fn companions(&self, start: usize) -> Result<Vec<Companion>> {
         let companion = |row: &RevertRow| {
             let row = RevertRow { first: start + row.first, ..*row };

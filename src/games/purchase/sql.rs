@@ -9,14 +9,15 @@ use crate::error::{Error, Result};
 use crate::ids::{GameId, PublisherId, SaleId, TransferId, UserId};
 use crate::ledger::companion::CompanionKind;
 
-/// Statement that grants a game and records its purchase in the transaction of a ledger posting, if the quote still
+/// SQL statement that grants a game and records its purchase in the transaction of a ledger posting, if the quote still
 /// holds.
 pub(in crate::games) static CLAIMED: CompanionKind = CompanionKind {
     name: "games.claimed",
     sql: "with took as (select n from public.claim_purchases($2::text::json) n)",
 };
 
-/// Statement that reverts a purchase in the transaction of a ledger posting, if the purchase was not reverted before.
+/// SQL statement that reverts a purchase in the transaction of a ledger posting, if the purchase was not reverted
+/// before.
 pub(in crate::games) static REVERTED: CompanionKind = CompanionKind {
     name: "games.reverted",
     sql: "with took as (select n from public.revert_purchases($2::text::json) n)",
@@ -107,8 +108,8 @@ pub(super) async fn revert_free(db: &mut PgConnection, rows: &[impl Serialize]) 
     took_effect(revert.fetch_one(db).await)
 }
 
-/// Returns whether a statement took effect. A statement has no effect if the facts that it depends on have changed, or
-/// if another transaction held a lock that the statement needed.
+/// Returns whether a SQL statement took effect. A statement has no effect if the facts that it depends on have changed,
+/// or if another transaction held a lock that the statement needed.
 pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool> {
     // In this order: not every row took effect, a lock was not available, a deadlock.
     const OVERTAKEN: [&str; 3] = ["RW002", "55P03", "40P01"];

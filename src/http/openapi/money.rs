@@ -83,8 +83,8 @@ fn referenced(part: &Value, schemas: &Value) -> BTreeSet<String> {
     found
 }
 
-/// Returns the name by which events refer to a schema. For a schema in `both`, which requests or responses use as well,
-/// events have a copy whose name ends with a suffix.
+/// Returns the name by which events refer to a schema. If requests or responses also use the schema (`both` contains
+/// its name), events refer to a copy of the schema, and the name of the copy ends with a suffix.
 fn event_name(name: &str, both: &BTreeSet<String>) -> String {
     if both.contains(name) { format!("{name}InEvent") } else { name.to_owned() }
 }

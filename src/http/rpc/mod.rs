@@ -40,7 +40,7 @@ impl RpcMethods {
     }
 }
 
-/// A set without methods, so no request is handled as a gRPC call.
+/// Creates an empty set of methods, with which no request is handled as a gRPC call.
 impl Default for RpcMethods {
     fn default() -> Self {
         Self(Arc::default())

@@ -47,7 +47,7 @@ pub enum Refusal {
     /// The refused transfer belongs to a posting with several transfers, none of which is written.
     #[error("transfer {}: {refusal}", .leg + 1)]
     InLeg { leg: usize, refusal: Box<Refusal> },
-    /// The posting can never be written: a bug of the calling code, not a mistake of the client.
+    /// The posting can never be written: a bug in the calling code, not a mistake of the client.
     #[error("malformed posting: {0}")]
     Malformed(&'static str),
 }
@@ -71,7 +71,7 @@ impl Refusal {
         }
     }
 
-    /// Adds the index of the refused leg if the posting has more than one transfer.
+    /// Adds the index of the refused leg to this refusal, if the posting has more than one transfer.
     #[must_use]
     pub fn in_leg(self, leg: usize, legs: &[Leg]) -> Self {
         if legs.iter().filter(|leg| !leg.with_previous).count() > 1 {
@@ -113,7 +113,7 @@ pub struct NewAccount {
 pub struct Decision {
     pub rows: Vec<TransferRow>,
     pub new_accounts: Vec<NewAccount>,
-    /// Accounts that the posting touched, with their values after it.
+    /// Accounts that the posting touched, with their values after the posting.
     pub touched: Vec<(AccountId, Account)>,
     /// Index of the leg that caused the refusal.
     pub refused_leg: usize,
@@ -169,7 +169,7 @@ pub fn decide(
     Ok(())
 }
 
-/// Refuses postings that only a bug of the calling code can produce.
+/// Refuses postings that only a bug in the calling code can produce.
 fn require_well_formed(legs: &[Leg]) -> Result<(), Refusal> {
     match legs {
         [] => return Err(Refusal::Malformed("it has no legs")),
@@ -246,7 +246,7 @@ impl<F: Fn(AccountId) -> Option<Account>> WorkingAccounts<'_, F> {
         }
     }
 
-    /// Returns the account; creates it if it is a system or hold account.
+    /// Returns the account. If the account does not exist, creates it, unless it is a customer account.
     fn find_or_create(
         &mut self,
         id: AccountId,

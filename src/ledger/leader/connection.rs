@@ -59,8 +59,9 @@ pub(super) enum ConnectionEnd {
 }
 
 impl Connection {
-    /// Connects, and waits until the leader has accepted the key. An open connection does not prove that the leader
-    /// responds: a suspended process accepts connections, and another program may listen at the address.
+    /// Connects, and waits until the leader has accepted the key that this process sends to authenticate. An open
+    /// connection does not prove that the leader responds: a suspended process accepts connections, and another program
+    /// may listen at the address.
     pub(super) async fn open(leader: &LeaderAddress) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{}", leader.address))?
             .connect_timeout(CONNECT_TIMEOUT)

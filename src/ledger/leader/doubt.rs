@@ -14,7 +14,7 @@ use crate::cache::Cache;
 /// Maximum number of remembered keys of postings without a reply; the oldest are forgotten first.
 const UNANSWERED_MAX: usize = 100_000;
 
-/// Hashes of the idempotency keys of postings that may still take effect at the leader.
+/// Hashed idempotency keys of postings that may still take effect at the leader.
 pub(super) struct Doubts {
     /// Whether any posting was ever sent to a leader. A process that leads from its start has sent none, and skips the
     /// lookups.

@@ -87,7 +87,8 @@ impl Election {
         }
     }
 
-    /// Determines which process leads now. `key` is the key of this process if it already led at the previous check.
+    /// Determines which process leads now. `key` is the key that followers present to this process, if this process
+    /// already led at the previous check.
     async fn check(
         &self,
         client: &Client,
@@ -124,7 +125,7 @@ impl Election {
                     if matches!(current, Leadership::Follows(_)) {
                         tracing::info!(
                             event = "ledger.leads",
-                            "the former leader of the ledger has ended; this process is the leader now, and writes the transfers of all processes"
+                            "this process has replaced the former leader of the ledger, and now writes the transfers of all processes"
                         );
                     }
                 }

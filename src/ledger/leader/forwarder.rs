@@ -29,7 +29,8 @@ const REQUEST_LEGS_MAX: usize = 1_024;
 const REQUESTS_MAX: usize = 3;
 
 /// Longest time that new postings wait for this process's own writer to reply to all earlier postings. Only after these
-/// replies may the new postings be sent to the leader. If the time runs out, the own writer gets the new postings, too.
+/// replies may the new postings be sent to the leader. If the time runs out, this process's own writer gets the new
+/// postings, too.
 const OWN_WRITER_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Interval at which the forwarder checks whether this process's own writer has replied to all postings.
@@ -174,10 +175,10 @@ impl Forwarder {
     }
 
     /// Collects new postings until this process's own writer has replied to all earlier postings, and returns the
-    /// collected postings. If the own writer is too slow, it gets the collected postings too, and `None` is returned.
+    /// collected postings. If that writer is too slow, it gets the collected postings too, and `None` is returned.
     ///
-    /// Without this wait, a client might repeat a request whose first posting is still at the own writer. If the
-    /// leader refused the second posting, the client would be told that no money moves, although the own writer could
+    /// Without this wait, a client might repeat a request whose first posting is still at this process's own writer. If
+    /// the leader refused the second posting, the client would be told that no money moves, although that writer could
     /// still write the first.
     async fn wait_for_own_writer(
         &mut self,
@@ -303,7 +304,7 @@ impl Forwarder {
             event = "ledger.forward_failed",
             error.message = cause,
             postings = items.len(),
-            "the ledger's leader did not respond to a request; this process writes the postings of the request itself"
+            "the ledger's leader did not respond to a request; this process writes the request's postings in place of the leader"
         );
         let count = items.len() as u64;
         self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);

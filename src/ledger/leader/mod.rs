@@ -90,9 +90,9 @@ pub enum AdvertisedAddress {
 }
 
 impl AdvertisedAddress {
-    /// Returns the address to publish. If the listener accepts connections on all addresses, publishes `own`, the
-    /// address from which this process has connected to the database. If `own` is `None`, the database is on the same
-    /// machine, and the loopback address is published.
+    /// Returns the address to publish. If the listener accepts connections on all addresses, the result contains `own`,
+    /// the address from which this process has connected to the database. If `own` is `None`, the database is on the
+    /// same machine, and the result contains the loopback address.
     fn resolve(&self, own: Option<IpAddr>) -> String {
         match self {
             Self::Configured(address) => address.clone(),
@@ -193,7 +193,7 @@ impl LeaderHandle {
     }
 
     /// Returns whether an earlier posting under this key may still take effect although the process that writes the
-    /// postings of `queue` does not know of it.
+    /// postings of `queue` does not know of the earlier posting.
     pub(super) fn is_in_doubt(&self, key: HashedKey, queue: &mpsc::Sender<QueuedPosting>) -> bool {
         self.doubts.contain(key.hash, self.queue.same_channel(queue))
     }

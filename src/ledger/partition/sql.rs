@@ -78,7 +78,7 @@ pub(super) async fn begin_archive(db: &mut PgConnection, first: i64) -> sqlx::Re
     sqlx::query_scalar!(r#"select ledger.begin_archive($1) as "kept!""#, first).fetch_one(db).await
 }
 
-/// Replaces the table of the partition by the table with the rows that stay in the ledger.
+/// Replaces the table of the partition with the table of the rows that stay in the ledger.
 pub(super) async fn finish_archive(db: &mut PgConnection, first: i64) -> sqlx::Result<()> {
     sqlx::query_scalar!(r#"select 1 as "done!" from ledger.finish_archive($1)"#, first)
         .fetch_one(db)

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// Maximum number of entries in a page of a history.
 pub const PAGE_MAX: i64 = 1000;
 
-/// A seq after the last transfer of any book.
+/// A seq that is higher than the seq of every transfer, in all books.
 pub const END: i64 = i64::MAX;
 
 /// A transfer from the perspective of a customer account.
@@ -111,7 +111,8 @@ impl BookRow {
         })
     }
 
-    /// Id of the transfer: the seq of its first leg, in the book where its posting was written (its home).
+    /// Id of the transfer: the seq of its first leg in the posting's home, the book that stores every leg of the
+    /// posting.
     pub fn transfer_id(&self) -> i64 {
         self.home.unwrap_or(self.seq) - i64::from(self.leg)
     }
@@ -164,7 +165,7 @@ fn book_for(account: AccountId) -> i32 {
     book_of_account(account).unwrap_or(FIRST_BOOK)
 }
 
-/// Returns the last seq that the book of an account contained at this moment.
+/// Returns the seq of the last transfer that was written to the book of an account at or before `moment`.
 pub async fn seq_at(
     db: &mut PgConnection,
     account: AccountId,
@@ -174,7 +175,7 @@ pub async fn seq_at(
     Ok(sql::seq_at(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Returns the last seq that the book of an account contained before this moment.
+/// Returns the seq of the last transfer that was written to the book of an account before `moment`.
 pub async fn seq_before(
     db: &mut PgConnection,
     account: AccountId,
@@ -250,8 +251,8 @@ pub(super) async fn archived_seq(db: &mut PgConnection, book: i32) -> sqlx::Resu
     Ok(sql::archived_until(db, book).await?.map(|until| until.seq))
 }
 
-/// Returns an error if transfers of these accounts with the seq `from` or later are archived. Must be called after the
-/// transfers were read, because archiving may begin at any time.
+/// Returns an error if an archived transfer with the seq `from` or later may touch one of these accounts. Must be
+/// called after the transfers were read, because archiving may begin at any time.
 async fn require_since(
     db: &mut PgConnection,
     book: i32,
@@ -264,8 +265,8 @@ async fn require_since(
     }
 }
 
-/// Returns an error if transfers of this account with the seq `from` or later are archived. Must be called after the
-/// transfers were read.
+/// Returns an error if an archived transfer with the seq `from` or later may touch this account. Must be called after
+/// the transfers were read.
 pub async fn require_history(db: &mut PgConnection, account: AccountId, from: i64) -> Result<()> {
     require_since(db, book_for(account), &[account.0], from).await
 }
@@ -289,8 +290,8 @@ pub async fn current_balances(
     Ok((balances.map(Minor), position))
 }
 
-/// Returns the balance of each account right after the transfer whose seq is paired with the account; zero for unused
-/// accounts.
+/// Returns the balance of each account right after a transfer; zero for unused accounts. Each element of `after`
+/// contains an account, and the seq of the transfer for this account.
 pub async fn balances_after(
     db: &mut PgConnection,
     after: &[(AccountId, i64)],
@@ -307,7 +308,7 @@ pub async fn balances_after(
     Ok(balances)
 }
 
-/// Returns the state of an account. An account without changes of state is open.
+/// Returns the state of an account. An account whose state has never changed is open.
 pub async fn state(db: &mut PgConnection, account: AccountId) -> Result<AccountState> {
     let kind = sql::last_state_change(db, book_for(account), account.0).await?;
     Ok(kind
@@ -317,7 +318,7 @@ pub async fn state(db: &mut PgConnection, account: AccountId) -> Result<AccountS
 }
 
 /// Reads the history of a customer account, including the transfers of its hold account. Returns an error if the whole
-/// range is archived and the account is older than the archive's end.
+/// range is archived and the account was created in the archived part.
 pub async fn history(
     db: &mut PgConnection,
     account: AccountId,

@@ -23,7 +23,7 @@ const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 /// Maximum number of accounts that the checker of a long-running process (the auditor) keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
-/// Number of seqs that are covered by each query for the accounts of the archived part of a book.
+/// Number of seqs in the archived part of a book for which a single query reads the accounts.
 const ARCHIVED_ACCOUNTS_SEQS: i64 = 50_000;
 
 /// The last checked seal (the row that ends a batch), which the next seal has to follow.

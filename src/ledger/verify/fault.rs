@@ -38,7 +38,7 @@ impl CheckKind {
         Self::Copies,
     ];
 
-    /// The name in metric labels.
+    /// Name of the check in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gap => "gap",

@@ -75,7 +75,7 @@ pub(super) async fn first_seal(
     Ok(seals(db, book, first - 1, first).await?.into_iter().next())
 }
 
-/// Reads the postings with an idempotency key whose first seq is after `after`, up to and including `last`. The
+/// Reads the postings that have an idempotency key, and a first seq after `after`, up to and including `last`. The
 /// postings of all books are stored with the first book.
 pub(super) async fn postings(
     db: &mut PgConnection,
@@ -158,7 +158,8 @@ pub(super) async fn account_balances(
     .await
 }
 
-/// Reads the numbers of all books, including books that are known only from their partitions of transfers.
+/// Reads the numbers of all books, including books that have a row only in `ledger.partition`, and none in
+/// `ledger.book`.
 pub(super) async fn books(db: &mut PgConnection) -> sqlx::Result<Vec<i32>> {
     sqlx::query_scalar!(
         r#"

@@ -55,8 +55,8 @@ pub(super) struct Batch {
     pub(super) undo: Vec<AccountUndo>,
     /// Digest of the encoded content of the batch.
     pub(super) content: [u8; 32],
-    /// Whether the batch was already sent over an earlier connection. If so, and the database reports that another
-    /// batch came first, that batch may be this batch, committed by the earlier attempt.
+    /// Whether the batch was already sent over an earlier connection. If so, and the database reports that a batch
+    /// already follows this batch's predecessor, the earlier attempt may have committed this batch itself.
     pub(super) resent: bool,
     pub(super) timer: StageTimer,
     /// Root span of the batch's own trace; disabled if none of its postings is traced.

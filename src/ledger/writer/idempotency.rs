@@ -26,7 +26,8 @@ pub(super) struct StoredKey {
 
 #[derive(Debug)]
 pub(super) struct RecentKeys {
-    /// Keys of postings in progress, with the postings that wait for their reply.
+    /// Keys of postings in progress, each with the later postings under this key, which wait for the first posting's
+    /// reply.
     pending: HashMap<Uuid, Vec<QueuedPosting>>,
     answered: GenerationalMap<Uuid, StoredKey>,
 }

@@ -55,8 +55,8 @@ struct SentRequest {
     replies: BoxFuture<'static, Replies>,
 }
 
-/// A process of the database server (backend). If its connection is lost, the writer terminates it, so that it cannot
-/// commit a batch later.
+/// A process of the database server (backend). If its connection is lost, the writer terminates the process, which then
+/// cannot commit a batch later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backend {
     pid: i32,
@@ -78,8 +78,8 @@ pub(super) struct ReplyLayout {
     /// Kinds of companions (rows of other modules) in the batch. Their statements follow the statement that writes the
     /// transfers.
     pub(super) kinds: Vec<&'static CompanionKind>,
-    /// Position of the reply that shows which batch was committed after the predecessor of this batch; `None` unless
-    /// this batch was resent.
+    /// Position of the reply that names the batch that directly follows this batch's predecessor in the book; `None`
+    /// unless this batch was resent.
     pub(super) next_seal: Option<usize>,
 }
 
@@ -406,7 +406,7 @@ pub(super) fn sealed_at(rows: &[Row]) -> Option<OffsetDateTime> {
     rows.first()?.try_get::<_, Option<OffsetDateTime>>(0).ok().flatten()
 }
 
-/// Id and time of the batch that was committed after the predecessor of a resent batch.
+/// For a resent batch: id and time of the batch that directly follows the resent batch's predecessor in the book.
 pub(super) fn next_seal(rows: &[Row]) -> Option<(Uuid, OffsetDateTime)> {
     let row = rows.first()?;
     Some((row.try_get(0).ok()?, row.try_get(1).ok()?))

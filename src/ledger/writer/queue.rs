@@ -92,7 +92,8 @@ impl QueuedPosting {
     }
 }
 
-/// Limits the queue by the number of legs (single movements), because postings differ in size by a factor of 20,000.
+/// Limits the queue by the number of legs (single movements), because the sizes of postings differ by a factor of up to
+/// 20,000.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) struct Admission {
     legs: Arc<AtomicUsize>,

@@ -31,8 +31,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SHUTDOWN_ATTEMPTS_MAX: u32 = 20;
 
 impl Writer {
-    /// Replaces the connection by a new connection, and resends the batches in flight. The batches in `first` were sent
-    /// before the batches in the pipeline, so they are resent first.
+    /// Replaces the connection with a new connection, and resends the batches in flight. The batches in `first` were
+    /// sent before the batches in the pipeline, so they are resent first.
     pub(super) async fn reconnect(
         &mut self,
         first: Vec<Batch>,

@@ -26,7 +26,8 @@ const UNSETTLED_DELAY: Duration = Duration::from_millis(200);
 
 impl Writer {
     /// Adds a posting to the postings that wait for the next batch. If its idempotency key has a cached reply, the
-    /// posting gets this reply instead; if another posting with this key is in progress, it waits for that posting.
+    /// posting gets this reply instead. If another posting with this key is in progress, the new posting waits until
+    /// that posting has its reply.
     pub(super) fn admit(&mut self, item: QueuedPosting) {
         // Until the writer has read the newest transfers of other processes, its cached keys may be outdated.
         let is_cache_current = matches!(self.mode, WriterMode::Free | WriterMode::HoldsLock);
@@ -342,7 +343,8 @@ impl Writer {
     }
 }
 
-/// Displays an error with its cause, because the text of the database driver only says that a database error occurred.
+/// Displays an error; a database error with its code and message, because the driver's own text only says that a
+/// database error occurred.
 pub(super) struct ErrorDetail<'a>(pub(super) &'a Error);
 
 impl std::fmt::Display for ErrorDetail<'_> {

@@ -35,7 +35,7 @@ const HIGHEST_WINDOW_MAX: i64 = 50_000;
 /// Source of raises; `LEADING` selects between [`LeadingRaises`] and [`HighestRaises`].
 pub(in crate::play) struct Raises<const LEADING: bool>;
 
-/// Source of the raises that lift a player's balance above the highest balance of the game's leader.
+/// Source of the raises that lift a player's balance above the record in `game_leader`.
 pub(in crate::play) type LeadingRaises = Raises<true>;
 
 /// Source that returns a single raise per read for each player and currency: the raise to the highest balance that the

@@ -74,8 +74,8 @@ pub(super) async fn highest_raises(
     rows.fetch_all(db).await
 }
 
-/// Returns the transfers between two positions of the ledger that raised a player's balance above the highest balance
-/// of the game's leader. Returns at most `limit` transfers, in the order of the ledger.
+/// Returns the transfers, between two positions of the ledger, that raised a player's balance above the record in the
+/// table `game_leader`. Returns at most `limit` transfers, in the order of the ledger.
 pub(super) async fn leading_raises(
     db: &mut PgConnection,
     book: i32,

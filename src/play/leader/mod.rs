@@ -31,7 +31,7 @@ const READER: ReaderOptions = ReaderOptions {
 
 const TOPIC: &str = "leaderboard-game-event";
 
-/// Starts the task that finds and announces new leaders, until the process stops.
+/// Starts the task that finds and announces new leaders until the process stops.
 pub fn start(tail: &Tail, wallets: &Wallets, players: &Players, tasks: &Tasks) {
     let leaders = |_| Leaders { wallets: wallets.clone(), players: players.clone() };
     tail.follow::<LeadingRaises, _>(READER, leaders, tasks);

@@ -4,7 +4,8 @@ use sqlx::PgConnection;
 
 use crate::error::Result;
 
-/// The leader of the game. `since` is the number of the ledger row (`seq`) after which new leaders are announced.
+/// The leader of the game: the player that reached the highest balance ever. New leaders are announced only for ledger
+/// rows whose number (`seq`) is greater than `since`.
 pub(super) struct LeaderRow {
     pub player: Option<String>,
     pub balance: i64,

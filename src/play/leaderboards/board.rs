@@ -118,7 +118,7 @@ impl FromStr for ScoreOperator {
     }
 }
 
-/// A prize that the player on a given rank wins in each season.
+/// A prize that the player at a given rank wins in each season.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PrizeRule {
     pub rank: i32,

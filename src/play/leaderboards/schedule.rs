@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 /// Longest cron expression, in characters.
 pub(super) const CRON_MAX: usize = 100;
 
-/// Maximum number of attempts to find the next occurrence. Around a change of the clocks, the cron library may return
-/// an occurrence that has already passed; the search then continues after it.
+/// Maximum number of attempts to find the next occurrence. When daylight saving time begins or ends, the cron library
+/// may return an occurrence that has already passed; the search then continues after it.
 const SKIPPED_MAX: usize = 1_000;
 
 /// A cron expression in a time zone; a season ends at each occurrence.
@@ -40,14 +40,15 @@ impl Schedule {
         }
     }
 
-    /// Returns the first occurrence after a moment, if there is any.
+    /// Returns the first occurrence that is later than `moment`, if there is any.
     pub(super) fn next_after(&self, moment: OffsetDateTime) -> Option<OffsetDateTime> {
         let after = DateTime::<Utc>::from_timestamp(moment.unix_timestamp(), 0)?;
         let mut from = after.with_timezone(&self.time_zone);
         for _ in 0..SKIPPED_MAX {
             let next = self.cron.find_next_occurrence(&from, false).ok()?;
             let found = OffsetDateTime::from_unix_timestamp(next.timestamp()).ok()?;
-            // Around a change of the clocks, the cron library may find an occurrence that is not later than `moment`.
+            // When daylight saving time begins or ends, the cron library may find an occurrence that is not later than
+            // `moment`.
             if found > moment {
                 return Some(found);
             }

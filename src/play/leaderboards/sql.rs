@@ -37,7 +37,7 @@ fn stored_rules(settings: &BoardSettings) -> Result<String> {
     serde_json::to_string(&rules).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Returns the time on the clock of the database, which decides when seasons begin and end.
+/// Returns the current time by the database's clock, which decides when seasons begin and end.
 pub(super) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime> {
     Ok(sqlx::query_scalar!(r#"select leaderboard_now() as "now!""#).fetch_one(db).await?)
 }
@@ -205,7 +205,7 @@ pub(super) async fn move_season_end(
     Ok(())
 }
 
-/// Returns the season of a leaderboard that has not ended; `None` if all seasons have ended.
+/// Returns the running season of a leaderboard; `None` if all its seasons have ended.
 pub(super) async fn current_season(
     db: &mut PgConnection,
     board: LeaderboardId,

@@ -93,7 +93,7 @@ impl Session {
         if let Some(cause) = error.cause() {
             tracing::warn!(
                 error.message = format!("{cause:#}"),
-                "a request of a WebSocket client failed; the client can safely repeat it"
+                "a request from a WebSocket client failed; the client can safely repeat it"
             );
         }
         let position = match error {

@@ -82,7 +82,7 @@ pub(super) struct Session {
     dialect: Dialect,
     subscriptions: Vec<Subscription>,
     next_id: u32,
-    /// Time at which the default subscription begins, unless the client sends a frame before.
+    /// Time at which the default subscription begins, unless the client sends a frame first.
     default_at: Option<Instant>,
     next_ping: Instant,
     heard: Instant,

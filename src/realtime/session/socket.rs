@@ -16,7 +16,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// take to respond to the close frame.
 const CLOSE_TIMEOUT_SHORT: Duration = Duration::from_secs(1);
 
-/// Result of waiting for a socket.
+/// Result of waiting until a socket is flushed or receives a message.
 #[derive(Debug)]
 pub(super) enum Step {
     Flushed,

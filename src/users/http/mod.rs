@@ -215,7 +215,7 @@ struct MessageBody<'a> {
 
 /// Sign out
 ///
-/// Ends the session that the token belongs to. From then on, every server process rejects the token.
+/// Ends the session whose token the request contains. From then on, every server process rejects the token.
 #[utoipa::path(
     post, path = "/api/users/logout", tag = "users",
     request_body(content = Option<Logout<'static>>, description = "Not needed if the token is in the header"),

@@ -54,7 +54,7 @@ with input as (
 )",
 };
 
-/// Formats a moment for a companion, whose row is passed to Postgres as JSON.
+/// Formats a moment for a companion (a statement in the transaction of a posting), which receives its input as JSON.
 pub(super) fn moment(at: OffsetDateTime) -> Result<String> {
     at.format(&Rfc3339).map_err(|cause| Error::Internal(cause.into()))
 }

@@ -24,7 +24,7 @@ const CHANGED: &str = "the hold has changed";
 /// Maximum number of attempts at a transition. An attempt fails if another transition changes the hold first.
 const ATTEMPTS_MAX: u32 = 32;
 
-/// A requested transition, whose amount is not parsed yet.
+/// A requested capture, void or expiry of a hold. The amount is not parsed yet.
 #[derive(Debug, Clone, Copy)]
 pub enum Transition<'a> {
     Capture {
@@ -38,7 +38,7 @@ pub enum Transition<'a> {
     Expire,
 }
 
-/// Whether a capture releases the rest of the hold or keeps it reserved.
+/// Effect of a capture on the rest of the hold: the rest is released, or stays reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaptureRest {
     Release,
@@ -186,7 +186,7 @@ impl Transition<'_> {
     }
 }
 
-/// A transition whose amount is valid in the currency of its hold.
+/// A capture, void or expiry of a hold. The amount is valid in the currency of the hold.
 enum ResolvedTransition {
     Capture { amount: Option<Minor>, to: Option<WalletId>, rest: CaptureRest },
     Void,

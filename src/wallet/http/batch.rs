@@ -88,10 +88,10 @@ impl BatchResultBody {
 
 /// Create many transfers
 ///
-/// If `atomic` is true, either all transfers take effect or none: the response is 201, or the problem of the first
-/// refused transfer. If `atomic` is false, each transfer succeeds or fails by itself, and a later transfer may be
-/// posted before an earlier transfer. You can then repeat the request with the same `Idempotency-Key`: the server posts
-/// only the transfers that are not posted yet.
+/// If `atomic` is true, either all transfers take effect or none: the response has the status 201, or is the error of
+/// the first refused transfer. If `atomic` is false, each transfer succeeds or fails by itself, and a later transfer
+/// may be posted before an earlier transfer. If some transfers fail, you can repeat the request with the same
+/// `Idempotency-Key`: the server posts only the transfers that are not posted yet.
 #[utoipa::path(
     post, path = "/wallet/batch", tag = "wallet",
     params(IdempotencyKey),

@@ -36,9 +36,9 @@ struct CanaryBody {
 
 /// Probe the ledger
 ///
-/// Moves one minor unit between two system accounts and back; no customer's balance changes. A monitor that sends this
-/// request to the public address every few seconds notices the same failures as customers do. If access is closed, any
-/// API key is sufficient.
+/// Moves one minor unit (such as a cent) between two system accounts and back; no customer's balance changes. A monitor
+/// that sends this request to the public address every few seconds notices the same failures as customers do. If the
+/// server has closed access (`--access=closed`), the request needs an API key, but the key needs no scope.
 #[utoipa::path(
     post, path = "/wallet/probe", tag = "wallet",
     params(IdempotencyKey),

@@ -42,9 +42,9 @@ where
 pub(super) enum Direction {
     In,
     Out,
-    /// Reserved by a hold: the balance stays the same.
+    /// A hold reserved the money; the balance stays the same.
     Held,
-    /// Given back by a hold: the balance stays the same.
+    /// A hold released the money; the balance stays the same.
     Released,
     /// Only the state of the wallet changed.
     None,

@@ -102,7 +102,7 @@ impl TryFrom<&Hold> for HoldBody {
     }
 }
 
-/// Builds the response to a capture or void, with the id of the transfer that it made.
+/// Builds the response to a capture or void, with the id of the transfer that the capture or void made.
 fn transitioned(hold: &Hold) -> Result<Replayable<HoldBody>> {
     let body = HoldBody { transfer: Some(hold.transfer.to_string()), ..HoldBody::try_from(hold)? };
     Ok(Replayable::ok(body, hold.replayed))
@@ -212,7 +212,7 @@ const fn default_true() -> bool {
 
 /// Capture a hold
 ///
-/// Without a request body, the remaining amount is captured and leaves the system.
+/// If the request has no body, captures the whole remaining amount, which leaves the system, as in a withdrawal.
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/capture", tag = "wallet",
     params(

@@ -62,7 +62,7 @@ struct StatementBody {
     closing_balance: JsonDecimal,
 }
 
-/// Get a statement
+/// Get the statement of a wallet
 ///
 /// The oldest entry comes first. `Accept: text/csv` selects CSV: the first line after the header is the opening
 /// balance, and the last line is the closing balance.

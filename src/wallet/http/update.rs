@@ -76,7 +76,7 @@ impl UpdateWallet<'_> {
 
 /// Update a wallet
 ///
-/// Changes label and metadata; freezes or unfreezes the wallet.
+/// Changes the label and the metadata of the wallet, and freezes or unfreezes the wallet.
 #[utoipa::path(
     patch, path = "/wallet/{id}", tag = "wallet",
     params(

@@ -22,8 +22,8 @@ pub struct Charge<'a> {
 }
 
 impl Wallets {
-    /// Charges a player. Returns `None` if the companion (a statement in the same transaction) did not take effect.
-    /// `legs` receives the paying account, and returns the movements of money.
+    /// Charges a player. Returns `None` if the companion (a statement in the same transaction) did not take effect. The
+    /// function `legs` receives the paying account, and returns the movements of money.
     pub async fn charge_main(
         &self,
         charge: &Charge<'_>,

@@ -68,7 +68,7 @@ impl Player {
 #[derive(Debug, Clone, Copy)]
 pub struct MainWallet {
     pub player: Player,
-    /// `None` if the player has no open main wallet, such as before the first deposit.
+    /// Id of the main wallet; `None` if the player has no open main wallet, such as before the first deposit.
     pub wallet: Option<WalletId>,
 }
 
@@ -85,7 +85,8 @@ pub struct MainPosting {
 /// Balance of a player's main wallet.
 #[derive(Debug, Clone)]
 pub struct MainBalance {
-    /// `None` if the player has no open main wallet, such as before the first deposit; the balance is then 0.
+    /// Id of the main wallet; `None` if the player has no open main wallet, such as before the first deposit. Without a
+    /// main wallet, the balance is 0.
     pub wallet: Option<WalletId>,
     pub currency: Currency,
     pub balance: Minor,
@@ -312,7 +313,7 @@ impl Wallets {
         info!(event = "wallet.main_opened", holder, "main wallet opened for a {holder}");
     }
 
-    /// Returns the result of a deposit, withdrawal or transfer, which is the last movement (leg) of the posting.
+    /// Returns the result of a deposit, withdrawal or transfer, taken from the last movement (leg) of the posting.
     /// `opens` is the player whose main wallet the posting opened, if any.
     fn finish_main(
         &self,

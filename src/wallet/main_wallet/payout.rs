@@ -35,7 +35,7 @@ pub enum PayoutRefusal {
     WalletClosed,
     BalanceTooLarge,
     AmountTooLarge {
-        /// The largest amount of a transfer.
+        /// Largest amount that a transfer may have.
         limit: Minor,
     },
     /// The paying account does not have enough money.

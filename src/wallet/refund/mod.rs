@@ -148,7 +148,8 @@ impl Wallets {
     }
 }
 
-/// Returns the account that receives the refund: for a capture, the wallet itself instead of its hold account.
+/// Returns the account that receives the refund. If a hold account paid, such as for a capture, returns the account of
+/// its wallet instead.
 fn payer(debit: AccountId) -> AccountId {
     wallet_of(debit).map_or(debit, AccountId::from)
 }

@@ -60,14 +60,14 @@ pub struct Note {
 }
 
 impl Note {
-    /// Returns the note as text, to detect an idempotency key that is reused with other content.
+    /// Returns the note (memo and metadata) as text, to detect an idempotency key that is reused with other content.
     pub(super) fn content(&self) -> [String; 2] {
         let metadata = self.metadata.as_ref().map(|raw| raw.get().to_owned());
         [self.memo.clone().unwrap_or_default(), metadata.unwrap_or_default()]
     }
 
-    /// Adds the note to the content of a request. An empty note adds nothing, so that a repeated request still matches
-    /// an idempotency key that was stored before notes existed.
+    /// Adds the note (memo and metadata) to the content of a request. An empty note adds nothing, so that a repeated
+    /// request still matches an idempotency key that was stored before notes existed.
     pub(super) fn added_to(&self, mut content: Vec<String>) -> Vec<String> {
         if self.memo.is_some() || self.metadata.is_some() {
             content.extend(self.content());
@@ -75,7 +75,7 @@ impl Note {
         content
     }
 
-    /// Returns the note as it is stored with a transfer; `None` for an empty note.
+    /// Returns the note (memo and metadata) as it is stored with a transfer; `None` for an empty note.
     pub(super) fn to_stored(&self) -> Result<Option<Box<RawValue>>> {
         if self.memo.is_none() && self.metadata.is_none() {
             return Ok(None);
@@ -84,8 +84,8 @@ impl Note {
         stored.map(Some).map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// Parses the metadata that is stored with a transfer. Returns an empty note if another module stored metadata in a
-    /// different format.
+    /// Parses the note (memo and metadata) that is stored with a transfer. Returns an empty note if another module
+    /// stored other data.
     pub fn from_stored(stored: Option<&str>) -> Self {
         stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }

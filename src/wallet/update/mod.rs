@@ -25,14 +25,15 @@ const OVERTAKEN: &str = "another update came first";
 /// Members of a wallet to update. Absent members stay unchanged.
 #[derive(Debug, Default)]
 pub struct WalletChanges {
-    /// `Some(None)` removes the label.
+    /// New label; `Some(None)` removes the label.
     pub label: Option<Option<String>>,
-    /// `Some(None)` removes the metadata.
+    /// New metadata; `Some(None)` removes the metadata.
     pub metadata: Option<Option<Box<RawValue>>>,
     pub freeze: Option<bool>,
 }
 
-/// Input of the companion [`CHANGED`]: the new label and metadata of a wallet.
+/// Input of the companion [`CHANGED`] (a statement in the transaction of a posting): the new label and metadata of a
+/// wallet.
 #[derive(Serialize)]
 struct Changed<'a> {
     id: WalletId,
@@ -79,7 +80,8 @@ pub struct UpdatedWallet {
     pub replayed: bool,
 }
 
-/// Input of the companion [`RECORDED`]: the result of an update, for the response to a repeated request.
+/// Input of the companion [`RECORDED`] (a statement in the transaction of a posting): the result of an update, for the
+/// response to a repeated request.
 #[derive(Serialize)]
 struct RecordedUpdate {
     key_hash: Uuid,
@@ -118,7 +120,7 @@ impl Wallets {
         Ok(UpdatedWallet { balance, detail, replayed: !is_new })
     }
 
-    /// Freezes or unfreezes a wallet by a posting to the ledger, which also applies the other changes to the request.
+    /// Freezes or unfreezes a wallet by a posting to the ledger. The same posting applies the other requested changes.
     /// Returns false for a replay.
     async fn post_update(
         &self,

@@ -54,8 +54,8 @@ impl FromStr for AlertDirection {
 pub struct Alert {
     pub id: AlertId,
     pub wallet: WalletId,
-    /// Sequence number of the last transfer in the wallet's book when the alert was created. Only later transfers can
-    /// trigger the alert.
+    /// Sequence number of the last transfer in the wallet's part (book) of the ledger when the alert was created. Only
+    /// later transfers can trigger the alert.
     pub from_seq: i64,
     pub threshold: Minor,
     pub direction: AlertDirection,

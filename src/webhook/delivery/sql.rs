@@ -89,9 +89,9 @@ pub(in crate::webhook) struct NextDelivery {
     pub trace_id: Option<Uuid>,
     /// Name of the caller that owns the webhook.
     pub owner: String,
-    /// Whether the last attempt at this webhook ended quickly.
+    /// Whether the last attempt to send a delivery to this webhook ended quickly.
     pub is_prompt: bool,
-    /// Number of consecutive attempts at this webhook that timed out.
+    /// Number of timeouts in a row when sending deliveries to this webhook.
     pub timeouts: i32,
     /// Number of seconds until the webhook's pause ends; `None` if it is not paused.
     pub pause_seconds: Option<f64>,

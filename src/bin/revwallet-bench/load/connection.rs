@@ -99,7 +99,8 @@ impl LoadConnection {
         Ok(())
     }
 
-    /// Writes a login. Its user name and client address are derived from the key, so they are different for each login.
+    /// Writes a login. Its user name and client address are derived from the idempotency key, so they are different for
+    /// each login.
     pub(super) fn write_login(&mut self, RequestKey { prefix, number }: RequestKey) {
         let body = format!(
             r#"{{"username":"unknown{prefix:x}-{number:x}","password":"not the right one"}}"#

@@ -32,10 +32,10 @@ pub(crate) struct FailoverSpec {
 
 /// Latencies of deposits, each from the time when the deposit was due until its acknowledgment.
 pub(crate) struct FailoverResult {
-    /// Deposits whose connection stayed open. A deposit that the server refused with 503 was repeated on the same
-    /// server.
+    /// Rate and latencies of the deposits whose connection stayed open. A deposit that the server refused with 503 was
+    /// repeated on the same server.
     pub served: LoadResult,
-    /// Deposits that were repeated on another server, because their connection ended.
+    /// Latencies of the deposits that were repeated on another server, because their connection ended.
     pub cut_off: LatencyHistogram,
 }
 

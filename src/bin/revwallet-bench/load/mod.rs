@@ -24,8 +24,8 @@ use worker::LoadWorker;
 /// Number of connections that open wallets in parallel before a measurement.
 const OPENING_CONNECTIONS: usize = 64;
 
-/// Wallets, games and users that the requests of a load refer to, with the number of acknowledged deposits into each
-/// wallet. Cheap to clone.
+/// Target of a load: the wallets, games and users that its requests refer to, with the number of acknowledged deposits
+/// into each wallet. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct LoadTarget {
     wallets: Arc<[TargetWallet]>,
@@ -82,7 +82,7 @@ pub(crate) struct LoadSpec {
     pub address: String,
     pub operation: LoadOperation,
     pub connections: usize,
-    /// Number of wallets of the target that get requests, counted from its first wallet.
+    /// Number of wallets that get requests. These are the first wallets of the [`LoadTarget`].
     pub wallets: usize,
     pub duration: Duration,
 }
@@ -129,12 +129,12 @@ impl LoadTarget {
         Ok(Self { wallets: wallets.collect(), store, traders })
     }
 
-    /// Adds a store to the target.
+    /// Adds a store to the target of the load.
     pub(crate) fn with_store(self, store: TargetStore) -> Self {
         Self { store: Arc::new(store), ..self }
     }
 
-    /// Adds users of the exchange to the target.
+    /// Adds users of the exchange to the target of the load.
     pub(crate) fn with_traders(self, traders: Vec<(i64, String)>) -> Self {
         Self { traders: traders.into(), ..self }
     }
@@ -143,12 +143,12 @@ impl LoadTarget {
         self.wallets.iter().map(|wallet| wallet.id)
     }
 
-    /// Number of acknowledged deposits of each wallet.
+    /// Number of acknowledged deposits into each wallet.
     pub(crate) fn deposit_counts(&self) -> impl Iterator<Item = i64> {
         self.wallets.iter().map(|wallet| wallet.deposits.load(Ordering::Relaxed))
     }
 
-    /// Number of acknowledged deposits of all wallets.
+    /// Number of acknowledged deposits into all wallets together.
     pub(crate) fn acknowledged_deposits(&self) -> u64 {
         self.deposit_counts().sum::<i64>().unsigned_abs()
     }
@@ -184,7 +184,7 @@ impl LoadTarget {
         Ok(RecordedResponse { headers: headers.collect(), body: connection.body().to_owned() })
     }
 
-    /// Returns a target with the same wallets, but with separate counts of their acknowledged deposits.
+    /// Returns a target with the same wallets, but with its own counts of acknowledged deposits, which start at zero.
     pub(crate) fn with_separate_counts(&self) -> Self {
         let wallet = |id| TargetWallet { id, deposits: AtomicI64::new(0) };
         Self { wallets: self.wallet_ids().map(wallet).collect(), ..self.clone() }
@@ -278,7 +278,7 @@ impl PacedLoad {
     }
 }
 
-/// Runs all tasks of a load on one thread of their own, so that they may share state without locks.
+/// Runs all tasks of a load on a thread of their own, so that the tasks can share state without locks.
 pub(crate) async fn on_one_thread<T: Send + 'static>(
     load: impl AsyncFnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -50,7 +50,9 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let mut samples = PairedSamples::default();
     let mut acknowledged = 0;
     for turn in 1..=TURNS {
-        tracing::info!("measuring postings without and with a companion, round {turn} of {TURNS}");
+        tracing::info!(
+            "measuring postings without and with a companion (a row of another module), round {turn} of {TURNS}"
+        );
         let plain = monitor.measure(run(&writer, &accounts, PostingKind::Plain, duration)).await?;
         let companions = run(&writer, &accounts, PostingKind::WithCompanion, duration);
         let companions: LoadSample = monitor.measure(companions).await?.into();

@@ -31,7 +31,9 @@ pub(crate) async fn measure(context: &BenchContext, other: &Path) -> anyhow::Res
     for connections in CONNECTIONS {
         let mut samples = PairedSamples::default();
         for turn in 1..=TURNS {
-            tracing::info!("measuring {connections} connections, round {turn} of {TURNS}");
+            tracing::info!(
+                "measuring both builds with {connections} connections, round {turn} of {TURNS}"
+            );
             let this_sample = this.deposit(context, connections).await?;
             samples.push(other.deposit(context, connections).await?, this_sample);
         }

@@ -90,7 +90,7 @@ async fn kill_leaders(
     times.tick().await;
     for kill in 1..=KILLS {
         times.tick().await;
-        tracing::info!("killing the leader: kill {kill} of {KILLS}");
+        tracing::info!("killing the ledger's leader, kill {kill} of {KILLS}");
         let leader = sql::leader(&mut db).await?;
         let index = servers.iter().position(|server| server.internal_address == leader);
         let leader = servers.swap_remove(index.context("the leader is none of the servers")?);

@@ -181,7 +181,7 @@ impl Connection {
     }
 }
 
-/// Drives the connection in the background until its sender is dropped.
+/// Drives a connection in the background until the sender of its requests is dropped.
 #[expect(clippy::disallowed_methods, reason = "ends with the client of the connection")]
 pub(super) fn spawn<E: std::fmt::Display>(
     connection: impl Future<Output = Result<(), E>> + Send + 'static,

@@ -37,7 +37,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     let mut samples = PairedSamples::default();
     for turn in 1..=TURNS {
         tracing::info!(
-            "measuring reads of balances without and during logins, round {turn} of {TURNS}"
+            "measuring reads of balances, without logins and during logins, round {turn} of {TURNS}"
         );
         let idle = target.run(&monitor, reads()).await?;
         let loads = [reads(), spec(LoadOperation::Login, LOGINS)];

@@ -41,7 +41,9 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     }
     let (mut samples, mut smallest_share) = (PairedSamples::default(), f64::INFINITY);
     for turn in 1..=TURNS {
-        tracing::info!("measuring one server, then four on one ledger, round {turn} of {TURNS}");
+        tracing::info!(
+            "measuring one server, then four servers that share a ledger, round {turn} of {TURNS}"
+        );
         let one = target.run(&one_monitor, spec(0, CONNECTIONS)).await?;
         let specs = std::array::from_fn::<_, PROCESSES, _>(|n| spec(n, CONNECTIONS / PROCESSES));
         let (results, usage) = target.run_all(&monitor, specs).await?;

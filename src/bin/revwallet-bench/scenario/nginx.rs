@@ -48,7 +48,9 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     };
     let mut samples = PairedSamples::default();
     for turn in 1..=TURNS {
-        tracing::info!("measuring deposits, direct and through nginx, round {turn} of {TURNS}");
+        tracing::info!(
+            "measuring deposits, sent directly and through nginx, round {turn} of {TURNS}"
+        );
         let direct = target.run(&server_monitor, spec(&server.address)).await?;
         samples.push(direct, target.run(&monitor, spec(&nginx.address)).await?);
     }

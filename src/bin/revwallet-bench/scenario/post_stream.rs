@@ -32,7 +32,7 @@ const STREAMS: usize = 8;
 /// Number of deposits in each request.
 const ITEMS: usize = 256;
 
-/// Maximum number of requests of a stream that have no response yet.
+/// Maximum number of requests on a stream that still wait for their responses.
 const AHEAD: usize = 2;
 
 /// Number of times that each measurement is repeated. The report contains the median.

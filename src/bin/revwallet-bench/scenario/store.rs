@@ -137,7 +137,7 @@ impl StoreLoad<'_> {
         let (mut lists, mut unchanged) = (PairedSamples::default(), PairedSamples::default());
         for turn in 1..=TURNS {
             tracing::info!(
-                "measuring lists of games, from a bare handler and from the server, round {turn} of {TURNS}"
+                "measuring lists of games, from a bare axum handler and from the server, round {turn} of {TURNS}"
             );
             let bare = target.run(&self.monitor, bare_spec.clone()).await?;
             let listed = target.run(&self.monitor, self.spec(LoadOperation::Games)).await?;
@@ -186,7 +186,7 @@ impl StoreLoad<'_> {
         Ok(())
     }
 
-    /// Lets every user buy the only game of the target at the same time.
+    /// Measures purchases in which all users buy the only game of the store at the same time.
     async fn buy_at_once(
         &self,
         target: &LoadTarget,
@@ -244,7 +244,7 @@ impl StoreClient {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Adds games for one euro each, with these numbers in their titles.
+    /// Adds games that cost one euro each, with the given numbers in their titles.
     async fn add_games(&self, numbers: Range<i64>) -> anyhow::Result<Vec<i64>> {
         let add = async |number| {
             let (title, description) = (format!("Game {number}"), "A game of the benchmark.");

@@ -28,7 +28,8 @@ const LENGTH_IN_EIGHT: u8 = 127;
 pub(super) struct WebSocketClient {
     stream: TcpStream,
     received: Vec<u8>,
-    /// Number of bytes at the start of the buffer that the caller has already received as frames.
+    /// Number of bytes at the start of `received` that were already parsed: the response to the upgrade, and whole
+    /// frames.
     consumed: usize,
 }
 
@@ -133,7 +134,7 @@ fn parse_frame(bytes: &[u8]) -> anyhow::Result<Option<(u8, Range<usize>)>> {
     Ok((payload.end <= bytes.len()).then_some((*opcode, payload)))
 }
 
-/// Builds a frame of a client. The payload is masked, and must be shorter than 64 KiB.
+/// Builds a frame that the client sends. The payload is masked, and must be shorter than 64 KiB.
 fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![opcode];
     match u8::try_from(payload.len()) {

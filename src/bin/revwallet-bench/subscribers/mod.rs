@@ -21,7 +21,7 @@ use client::WebSocketClient;
 /// Interval at which the counts of received events are checked.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Longest time that subscribers wait for missing subscriptions or events.
+/// Longest time that the benchmark waits for missing acknowledgments of subscriptions, or for missing events.
 const WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// Number, topics and timing of subscribers.

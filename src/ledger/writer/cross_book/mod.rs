@@ -40,7 +40,7 @@ use crate::telemetry::Metrics;
 
 pub(super) use self::plan::BookPart;
 
-/// The task that writes the postings to several books.
+/// The task that writes the postings that touch several books.
 pub(in crate::ledger) struct CrossBookWriter {
     database: Pipelined,
     settings: Settings,
@@ -140,8 +140,8 @@ impl CrossBookWriter {
         }
     }
 
-    /// Removes the postings that do not fit into the next transaction from `items`, and returns them. A posting that
-    /// may be faulty, because the database rejected a transaction with it, gets a transaction of its own.
+    /// Removes from `items` the postings that do not fit into the next transaction, and returns these postings. A
+    /// posting that may be faulty, because the database rejected a transaction with it, gets a transaction of its own.
     fn split_off(&self, items: &mut Vec<QueuedPosting>) -> Vec<QueuedPosting> {
         let mut legs = 0;
         let fits = items.iter().enumerate().take_while(|(n, item)| {
@@ -357,8 +357,8 @@ impl CrossBookWriter {
     }
 
     /// Reconnects after the connection was lost before the commit was sent, so no posting was written. Returns the
-    /// postings to retry. If the first attempt to reconnect fails, the postings get the error that the ledger is
-    /// unavailable instead.
+    /// postings to retry. If the first attempt to reconnect fails, there are none: the postings get the error that the
+    /// ledger is unavailable.
     async fn reconnect(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -402,7 +402,7 @@ impl CrossBookWriter {
         };
         tracing::warn!(
             error.message = failed,
-            "the ledger's writer of postings to several books cannot connect to the database; it retries"
+            "the ledger's writer for postings to several books cannot connect to the database; it retries"
         );
         false
     }

@@ -29,7 +29,7 @@ const READER: ReaderOptions = ReaderOptions {
     pause_steps: 4,
 };
 
-/// Starts the task that records balances on the leaderboard, until the process stops.
+/// Starts the task that records balances on the leaderboard until the process stops.
 pub fn start(tail: &Tail, tasks: &Tasks) {
     tail.follow::<HighestRaises, _>(READER, |_| Recorder, tasks);
 }

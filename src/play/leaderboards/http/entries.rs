@@ -257,8 +257,8 @@ pub(super) fn page_start(after: Option<&str>, before: Option<&str>) -> Result<Pa
 
 /// Get a leaderboard
 ///
-/// Returns the leaderboard, a season, and a page of the season's entries with their current ranks. The header `Link`
-/// contains links to the next and the previous page.
+/// Returns the leaderboard, a season (by default the latest), and a page of the season's entries with their current
+/// ranks. The header `Link` contains links to the next and the previous page.
 #[utoipa::path(
     get, path = "/api/leaderboards/{board}", tag = "play",
     params(

@@ -53,7 +53,7 @@ fn board_name(text: &str) -> Result<BoardName> {
     text.parse().map_err(|_| super::no_board())
 }
 
-/// A prize that the player on a given rank wins in each season of a leaderboard.
+/// A prize that the player at a given rank wins in each season of a leaderboard.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LeaderboardPrizeRule)]
 struct PrizeRuleBody {
@@ -154,7 +154,7 @@ impl TryFrom<&Season> for SeasonBody {
     }
 }
 
-/// A prize that the player on a given rank wins in each season.
+/// A prize that the player at a given rank wins in each season.
 #[derive(Deserialize, ToSchema)]
 struct PutPrize<'a> {
     /// Rank that wins the prize, from 1 to 10,000.
@@ -272,9 +272,10 @@ fn prize_rules(
 
 /// Create or change a leaderboard
 ///
-/// Requires the scope `events:write`, and also `wallet:write` if the leaderboard has or gets prizes. The order and the
-/// operator cannot change once the leaderboard has entries. Changed prizes apply from the next season on. A leaderboard
-/// without `reset` has only a single season, so its prizes cannot change while the season is running.
+/// Requires the scope `events:write`, and also `wallet:write` if the leaderboard has prizes before or after the
+/// request. The fields `order` and `operator` cannot change once the leaderboard has entries. Changed prizes apply from
+/// the next season on. A leaderboard without `reset` has only a single season, so its prizes cannot change while the
+/// season is running.
 #[utoipa::path(
     put, path = "/api/leaderboards/{board}", tag = "play",
     params(("board" = String, Path, description = "Name: 1 to 64 letters, digits, `.`, `_` and `-`", example = "weekly")),

@@ -92,7 +92,7 @@ impl Leaderboards {
         })
     }
 
-    /// Pays all due prizes of a season. Marks a prize that cannot be paid as unpaid.
+    /// Pays all due prizes of a season. If a prize cannot be paid, marks it as unpaid.
     pub async fn pay_prizes(&self, season: SeasonId) -> Result<()> {
         loop {
             let mut db = self.db.acquire("leaderboard.due_prizes").await?;

@@ -38,7 +38,7 @@ pub(in crate::play::leaderboards) struct PrizeRow {
     pub transfer: Option<i64>,
 }
 
-/// Returns the prizes of a season that the players on the given ranks have won.
+/// Returns the prizes that the players at the given ranks have won in a season.
 pub(in crate::play::leaderboards) async fn of_ranks(
     db: &mut PgConnection,
     season: SeasonId,
