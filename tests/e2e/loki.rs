@@ -123,6 +123,8 @@ async fn fields_of_a_request(flags: &[&str]) -> Vec<String> {
     assert_eq!(program.public.get("/wallet").await.status, 200);
 
     eventually("the line arrives", async || line().is_some()).await;
+    // A span that still waits is exported at the end.
+    assert!(program.stop().await.success());
     let line = line().unwrap();
     assert_eq!(
         (&line["caller"], &line["http.response.status_code"]),
