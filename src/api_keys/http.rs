@@ -199,7 +199,7 @@ async fn revoke_key(
 /// Rotate an API key
 ///
 /// For admins. The current secret stays valid for a day, so that clients can switch to the new secret. If the key is
-/// rotated again within that day, the secret from the first rotation becomes invalid at once.
+/// rotated again within that day, the secret that this rotation replaces becomes invalid at once.
 #[utoipa::path(
     post, path = "/api/keys/{key}/rotate", tag = "keys", security(("bearer" = [])),
     params(("key" = String, Path, description = "Id of the key", example = "1")),

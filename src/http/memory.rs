@@ -100,7 +100,7 @@ pub struct MemoryCharge {
 }
 
 impl MemoryCharge {
-    /// Merges another charge, taken from the same budget, into this charge.
+    /// Merges another charge of the same [`MemoryAccount`] and of the same kind (request or response) into this charge.
     pub(super) fn merge(&mut self, other: Self) {
         for (mine, more) in [(&mut self.whole, other.whole), (&mut self.share, other.share)] {
             match (mine.as_mut(), more) {

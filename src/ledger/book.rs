@@ -22,8 +22,7 @@ pub const FIRST_BOOK: i32 = 1;
 /// a position in the ledger has an entry for every book and should stay short.
 pub const BOOKS_MAX: i32 = 16;
 
-/// Number of low bits in an id that contain the number of the account or transfer within its book; the higher bits
-/// encode the book.
+/// Number of low bits in an id that contain the number of the account or transfer; the higher bits encode the book.
 const SEQ_BITS: u32 = 44;
 
 /// Seq of the initial seal (the row that ends a batch) of a book. All ids of the book are above it.

@@ -59,7 +59,7 @@ impl<H: SagaHandler> Sagas<H> {
             event = "saga.compensating",
             saga.step = change.step_name,
             reason,
-            "a worker gave up a step of a saga; undoing the steps that took effect"
+            "a worker gave up on a step of a saga; undoing the steps that took effect"
         );
         self.change(&change).await
     }

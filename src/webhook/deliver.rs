@@ -224,7 +224,7 @@ impl Webhooks {
                 webhook.id = webhook.0,
                 timeouts,
                 pause.seconds = pause.as_secs(),
-                "a webhook receiver timed out; pausing the deliveries to this receiver"
+                "a webhook receiver did not respond promptly; pausing the deliveries of this webhook"
             );
         }
         Ok(())

@@ -29,7 +29,7 @@ pub(super) fn options(socket_dir: &Path, database: &str) -> PgConnectOptions {
         .ssl_mode(PgSslMode::Disable)
 }
 
-/// Connects once to the database of the program.
+/// Tries once to connect to the program's database on the embedded server.
 pub(super) async fn try_connect(socket_dir: &Path) -> anyhow::Result<ConnectOutcome> {
     let error = match PgConnection::connect_with(&options(socket_dir, DATABASE)).await {
         Ok(connection) => {

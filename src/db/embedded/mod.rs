@@ -44,8 +44,8 @@ use supervisor::Supervisor;
 
 pub use binaries::{Binaries, installed};
 
-/// Interval at which the program checks whether a starting Postgres is ready. The interval is short, because it can
-/// delay every start.
+/// Interval at which the program checks whether a Postgres that starts is ready, and whether one that stops has ended.
+/// The interval is short, because it can delay every start.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longest time to wait until the Postgres of another process accepts connections.

@@ -111,7 +111,7 @@ struct GameOwnerBody {
 /// Check ownership of a game
 ///
 /// Meant for game servers. The response has the status 200 if the user owns the game, and 404 otherwise. Requires
-/// the scope `games:read`, unless the caller is the publisher.
+/// the scope `games:read`, unless the caller is the user or the publisher.
 #[utoipa::path(
     get, path = "/api/games/{id}/owners/{user_id}", tag = "games", security(("bearer" = [])),
     params(

@@ -53,8 +53,8 @@ pub struct SalePut {
 }
 
 impl Games {
-    /// Creates or changes a sale of a game. If the change lowers the maximum number of copies, copies that were already
-    /// sold stay sold.
+    /// Creates or changes a sale of a game. If the change lowers the maximum number of copies at the sale price, copies
+    /// that were already sold stay sold.
     pub async fn put_sale(
         &self,
         game: GameId,

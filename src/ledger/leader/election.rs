@@ -56,8 +56,8 @@ impl Election {
         Ok(())
     }
 
-    /// Checks periodically which process leads, until the session is lost, or until this process leads and begins to
-    /// stop.
+    /// Checks periodically which process is the leader. Returns when the database session is lost, or when this process
+    /// is the leader and begins to shut down.
     async fn hold_session(&self) -> anyhow::Result<()> {
         let mut database = self.database.clone();
         database.config.application_name("revwallet election");

@@ -165,7 +165,8 @@ fn book_for(account: AccountId) -> i32 {
     book_of_account(account).unwrap_or(FIRST_BOOK)
 }
 
-/// Returns the seq of the last transfer that was written to the book of an account at or before `moment`.
+/// Returns the seq of the last transfer that was written to the book of an account at or before `moment`; the seq of the
+/// book's initial seal if there is none.
 pub async fn seq_at(
     db: &mut PgConnection,
     account: AccountId,
@@ -175,7 +176,8 @@ pub async fn seq_at(
     Ok(sql::seq_at(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Returns the seq of the last transfer that was written to the book of an account before `moment`.
+/// Returns the seq of the last transfer that was written to the book of an account before `moment`; the seq of the
+/// book's initial seal if there is none.
 pub async fn seq_before(
     db: &mut PgConnection,
     account: AccountId,

@@ -75,8 +75,8 @@ impl Backend {
 #[derive(Debug, Default)]
 pub(super) struct ReplyLayout {
     pub(super) post: usize,
-    /// Kinds of companions (rows of other modules) in the batch. Their statements follow the statement that writes the
-    /// transfers.
+    /// Kinds of companions in the batch. A companion is a row of another module that is inserted in the same transaction.
+    /// The statement of each kind follows the statement that writes the transfers.
     pub(super) kinds: Vec<&'static CompanionKind>,
     /// Position of the reply that names the batch that directly follows this batch's predecessor in the book; `None`
     /// unless this batch was resent.

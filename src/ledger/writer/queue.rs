@@ -55,8 +55,8 @@ pub(in crate::ledger) struct QueuedPosting {
     pub(super) span: Span,
     /// Whether the posting gets a batch of its own, because the database rejected the batch that it was in.
     pub(super) alone: bool,
-    /// Whether the posting is in doubt: the leader (the process that writes the postings of all processes) may have
-    /// written this posting, or an earlier posting under the same key, or may still do so.
+    /// Whether the outcome of the posting is unknown: the ledger's leader may have written this posting, or an earlier
+    /// posting with the same idempotency key, or may still write it.
     is_in_doubt: bool,
     reply: oneshot::Sender<PostReply>,
     /// Counts the posting's legs against the limit of the queue until the posting has its reply.

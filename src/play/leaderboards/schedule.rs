@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 /// Longest cron expression, in characters.
 pub(super) const CRON_MAX: usize = 100;
 
-/// Maximum number of attempts to find the next occurrence. When daylight saving time begins or ends, the cron library
-/// may return an occurrence that has already passed; the search then continues after it.
+/// Maximum number of attempts to find the next occurrence. When the clocks change, as for daylight saving time, the
+/// cron library may return an occurrence that has already passed; the search then continues after it.
 const SKIPPED_MAX: usize = 1_000;
 
 /// A cron expression in a time zone; a season ends at each occurrence.
@@ -47,8 +47,7 @@ impl Schedule {
         for _ in 0..SKIPPED_MAX {
             let next = self.cron.find_next_occurrence(&from, false).ok()?;
             let found = OffsetDateTime::from_unix_timestamp(next.timestamp()).ok()?;
-            // When daylight saving time begins or ends, the cron library may find an occurrence that is not later than
-            // `moment`.
+            // When the clocks change, the cron library may find an occurrence that is not later than `moment`.
             if found > moment {
                 return Some(found);
             }

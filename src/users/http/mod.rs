@@ -30,7 +30,7 @@ use crate::users::UserRole;
 /// Longest user name or e-mail address of a login, in characters.
 const LOGIN_MAX: usize = 254;
 
-/// Longest password that a login may contain, in characters. The password policy accepts only shorter passwords.
+/// Maximum length of the password in a sign-in request, in characters. It is above the maximum length of a new password.
 const PASSWORD_MAX: usize = 1_000;
 
 /// Returns the routes of the internal listener, through which other services get users.

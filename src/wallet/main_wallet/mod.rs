@@ -94,7 +94,7 @@ pub struct MainBalance {
     pub position: String,
 }
 
-/// Row that the companion [`OPENED_MAIN`] inserts, in the transaction of the posting that opens the account.
+/// Row that [`OPENED_MAIN`] inserts when a main wallet is opened.
 #[derive(Serialize)]
 struct OpenedMain<'a> {
     id: WalletId,

@@ -10,8 +10,8 @@ use crate::idempotency_key::HashedKey;
 use crate::ids::WalletId;
 use crate::ledger::companion::CompanionKind;
 
-/// Companion (a statement in the transaction of a posting) that updates label and metadata of a wallet when it is
-/// frozen or unfrozen.
+/// Companion, which is a statement that runs in the transaction of a posting. It updates the label and the metadata of a
+/// wallet if the request that freezes or unfreezes the wallet also changes them.
 pub static CHANGED: CompanionKind = CompanionKind {
     name: "wallet.changed",
     sql: "

@@ -91,7 +91,7 @@ pub(in crate::webhook) struct NextDelivery {
     pub owner: String,
     /// Whether the last attempt to send a delivery to this webhook ended quickly.
     pub is_prompt: bool,
-    /// Number of timeouts in a row when sending deliveries to this webhook.
+    /// Number of attempts that timed out or failed slowly since the last successful delivery to this webhook.
     pub timeouts: i32,
     /// Number of seconds until the webhook's pause ends; `None` if it is not paused.
     pub pause_seconds: Option<f64>,

@@ -137,7 +137,7 @@ impl StoreLoad<'_> {
         let (mut lists, mut unchanged) = (PairedSamples::default(), PairedSamples::default());
         for turn in 1..=TURNS {
             tracing::info!(
-                "measuring lists of games, from a bare axum handler and from the server, round {turn} of {TURNS}"
+                "measuring requests for lists of games to a bare axum handler and to the server, round {turn} of {TURNS}"
             );
             let bare = target.run(&self.monitor, bare_spec.clone()).await?;
             let listed = target.run(&self.monitor, self.spec(LoadOperation::Games)).await?;
