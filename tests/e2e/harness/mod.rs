@@ -68,6 +68,9 @@ impl TestApp {
     }
 }
 
+/// Number of log lines that are printed if a test fails.
+const LINES_PRINTED: usize = 100;
+
 /// Runs a test against an app of its own, with default settings.
 pub async fn run(test: impl AsyncFnOnce(&TestApp)) {
     run_with(&[], test).await;
@@ -81,6 +84,7 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
     let logs = Logs::default();
     // Each test has a single-threaded runtime, so the log of this thread is the log of this app.
     let (telemetry, guard) = Telemetry::install_here(&config.telemetry, logs.clone());
+    let _printed_on_failure = PrintedOnFailure(logs.clone());
     let running = App::start(&config, &telemetry.metrics).await.unwrap();
     let app = TestApp {
         client: Client::new(running.address.expect("the app listens on a public address")),
@@ -100,6 +104,20 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
     check::logs(&logs);
     check::book(&database).await;
     database.drop().await;
+}
+
+/// The log of an app. Its last lines are printed if the test fails.
+struct PrintedOnFailure(Logs);
+
+impl Drop for PrintedOnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = self.0.text();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LINES_PRINTED)..];
+            println!("last lines of the log:\n{}", last.join("\n"));
+        }
+    }
 }
 
 /// Parses command line flags into a configuration, with free ports and cheap password hashing by default.

@@ -2,10 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::Client;
 
@@ -14,7 +18,11 @@ pub struct Program {
     child: Child,
     pub public: Client,
     pub internal: Client,
+    log: Option<LogCheck>,
 }
+
+/// Thread that reads the log of a process, and checks each line.
+struct LogCheck(JoinHandle<Option<String>>);
 
 /// Exit code and error output of a finished process.
 #[derive(Debug)]
@@ -101,22 +109,8 @@ impl Program {
         let arguments: Vec<&str> = defaults.chain(arguments.iter().copied()).collect();
         let mut child =
             command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (send, mut receive) = tokio::sync::oneshot::channel();
-        // The thread reads until the end, so that the program never blocks on a full pipe.
-        std::thread::spawn(move || {
-            let mut send = Some(send);
-            for line in output.lines().map_while(Result::ok) {
-                super::check::no_secret(&line);
-                let line = super::logs::parse_line(&line);
-                super::check::schema(&line);
-                if line["event"] == "serve.listening"
-                    && let Some(send) = send.take()
-                {
-                    let _gone = send.send(line);
-                }
-            }
-        });
+        let (send, mut receive) = oneshot::channel();
+        let log = LogCheck::start(child.stdout.take().unwrap(), send);
         let listening = tokio::time::timeout(Duration::from_mins(1), &mut receive).await;
         match listening.expect("the program listens or exits") {
             Ok(line) => {
@@ -124,7 +118,8 @@ impl Program {
                 let client = |key: &str| {
                     Client::new(line[key].as_str().unwrap_or("127.0.0.1:9").parse().unwrap())
                 };
-                Ok(Self { child, public: client("address"), internal: client("internal_address") })
+                let (public, internal) = (client("address"), client("internal_address"));
+                Ok(Self { child, public, internal, log: Some(log) })
             }
             Err(_closed) => {
                 let mut stderr = String::new();
@@ -182,7 +177,62 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _already_ended = self.child.kill();
         let _status = self.child.wait();
+        if let Some(log) = self.log.take()
+            && let Some(fault) = log.finish()
+            && !std::thread::panicking()
+        {
+            panic!("the program logged an invalid line: {fault}");
+        }
     }
+}
+
+impl LogCheck {
+    /// Sends the line with the addresses to `listening`.
+    fn start(output: ChildStdout, listening: oneshot::Sender<Value>) -> Self {
+        Self(std::thread::spawn(move || {
+            let (mut output, mut listening) = (BufReader::new(output), Some(listening));
+            let (mut line, mut fault) = (String::new(), None);
+            // Reads until the end, even after a fault, so that the program never blocks on a full pipe.
+            while output.read_line(&mut line).is_ok_and(|length| length > 0) {
+                // The last line of a killed process may be incomplete.
+                if let Some(complete) = line.strip_suffix('\n') {
+                    match std::panic::catch_unwind(|| checked_line(complete)) {
+                        Ok(fields) if fields["event"] == "serve.listening" => {
+                            let _no_longer_awaited =
+                                listening.take().map(|listening| listening.send(fields));
+                        }
+                        Ok(_) => {}
+                        Err(_printed_by_the_panic_hook) => {
+                            fault.get_or_insert_with(|| complete.to_owned());
+                        }
+                    }
+                }
+                line.clear();
+            }
+            fault
+        }))
+    }
+
+    /// Returns the first invalid line. Waits until all output of the ended process is read, unless a server of Postgres
+    /// that outlives the process holds its output open.
+    fn finish(self) -> Option<String> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while !self.0.is_finished() {
+            if Instant::now() > deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.0.join().unwrap()
+    }
+}
+
+/// Parses a log line; panics if it is invalid or contains a secret.
+fn checked_line(line: &str) -> Value {
+    super::check::no_secret(line);
+    let fields = super::logs::parse_line(line);
+    super::check::schema(&fields);
+    fields
 }
 
 /// Sends a signal; a process that has already exited is ignored.
@@ -214,4 +264,17 @@ pub fn postgres_of(data_dir: &Path) -> Vec<u32> {
 pub fn postmaster_of(data_dir: &Path) -> u32 {
     let file = std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")).unwrap();
     file.lines().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_invalid_log_line_is_found_but_an_incomplete_one_is_not() {
+    let first_invalid = |output: &str| {
+        let mut child = Command::new("printf").arg(output).stdout(Stdio::piped()).spawn().unwrap();
+        let log = LogCheck::start(child.stdout.take().unwrap(), oneshot::channel().0);
+        child.wait().unwrap();
+        log.finish()
+    };
+
+    assert_eq!(first_invalid(r#"{"ts":"#), None);
+    assert_eq!(first_invalid("first\\nsecond\\n"), Some("first".to_owned()));
 }
