@@ -76,8 +76,7 @@ pub fn internal(app: App) -> Router {
     finish(routes.merge(postings.with_state(())), known_parameters).with_state(app)
 }
 
-/// Returns the OpenAPI document of the public API. The document describes responses that contain amounts in the format
-/// `money`.
+/// Returns the OpenAPI document of the public API, for a server whose responses contain amounts in the format `money`.
 pub fn document(money: MoneyFormat) -> serde_json::Value {
     let mut document = api().into_openapi();
     document.merge(webhook::http::Payloads::openapi());

@@ -127,7 +127,7 @@ impl RequestPipeline {
     }
 }
 
-/// Builds the middleware between the access record and the router, outermost layer first.
+/// Wraps the router in the middleware that runs after the access log, outermost layer first.
 fn stack(router: Router, options: &PipelineOptions, calls: &CallRecorder) -> Stack {
     let overriding =
         |name, value| SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value));

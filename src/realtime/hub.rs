@@ -53,7 +53,7 @@ pub(super) struct HubParts {
     metrics: Arc<Metrics>,
 }
 
-/// All subscriptions of the process, and the connections that depend on credentials.
+/// All subscriptions of the process, and its open connections by credential.
 #[derive(Default)]
 pub(super) struct Index {
     /// Position up to which the hub has delivered everything; `None` while the hub is not following the ledger.

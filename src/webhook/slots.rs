@@ -34,13 +34,13 @@ const UNPROVEN_PRESSURE_MIN: usize = 96;
 /// Number of simultaneous deliveries of all owners. Once this number is reached, each owner gets only one slot.
 const PRESSURE_MIN: usize = 224;
 
-/// Shortest delay until a job that got no slot runs again.
+/// Shortest delay until a job that got no slot is tried again.
 const DEFERRAL_MIN: Duration = Duration::from_secs(1);
 
-/// Pause between the deferred jobs of an owner, so that many deferred jobs do not run again at the same time.
+/// Pause between the deferred jobs of an owner, so that they are not all tried at the same time.
 const DEFERRAL_SPACING: Duration = Duration::from_millis(100);
 
-/// Longest delay until a job that got no slot runs again.
+/// Longest delay until a job that got no slot is tried again.
 const DEFERRAL_MAX: Duration = Duration::from_mins(1);
 
 /// Number of owners in memory. Once this number is reached, owners without running or deferred deliveries are removed.
@@ -113,7 +113,7 @@ impl Slots {
 }
 
 impl OwnerSlots {
-    /// Returns the delay until a job that got no slot runs again. Deferred jobs of the same owner are spread over time.
+    /// Returns the delay until a job that got no slot is tried again. The jobs of an owner are not all tried at once.
     fn defer(&mut self, now: Instant) -> Duration {
         let earliest = now + DEFERRAL_MIN;
         let next =

@@ -156,8 +156,8 @@ struct PlacedBody {
 
 /// Buy crypto
 ///
-/// Holds the fiat amount; the order is then processed in the background. Requires `fiat_amount`, `crypto_amount`
-/// or `quote_id`.
+/// Holds the fiat amount; the order is then processed in the background. Requires an amount (`fiat_amount` or
+/// `crypto_amount`, not both), a `quote_id`, or both.
 #[utoipa::path(
     post, path = "/exchange/buy/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),
@@ -177,8 +177,8 @@ async fn buy_crypto(
 
 /// Sell crypto
 ///
-/// Holds the crypto amount; the order is then processed in the background. Requires `fiat_amount`, `crypto_amount`
-/// or `quote_id`.
+/// Holds the crypto amount; the order is then processed in the background. Requires an amount (`fiat_amount` or
+/// `crypto_amount`, not both), a `quote_id`, or both.
 #[utoipa::path(
     post, path = "/exchange/sell/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),

@@ -70,8 +70,8 @@ async fn get_exchange_wallet(
 
 /// Open the wallets of a user
 ///
-/// Opens the user's main wallets in the two currencies of the exchange, fiat and crypto. If one of them exists, opens
-/// only the other wallet. Fails if the user already has both.
+/// Opens the user's two main wallets: one in the fiat currency and one in the cryptocurrency of the exchange. If one
+/// of them exists, opens only the other. Fails if both exist.
 #[utoipa::path(
     post, path = "/exchange/wallet/{user_id}", tag = "exchange", security(("bearer" = [])),
     params(

@@ -155,8 +155,8 @@ impl Games {
 }
 
 impl Accounts {
-    /// Returns the kind of the statement entry for a movement. If a refund credits the publisher, the debited account
-    /// `other` tells whether the refund gives back tax or a fee.
+    /// Returns the kind of the statement entry for a transfer that debits or credits the publisher. If the transfer
+    /// belongs to a refund and credits the publisher, its debited account `other` tells whether it returns tax or a fee.
     fn meaning(&self, kind: i16, is_debit: bool, other: i64) -> EntryKind {
         // Tax of a sale to a wallet of another book goes to the tax account of that book.
         let other = AccountId(other).own_id();

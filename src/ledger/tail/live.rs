@@ -114,7 +114,7 @@ impl<S: Source> LiveHub<S> {
                 Err(error) => {
                     tracing::warn!(
                         error.message = %error,
-                        "could not read new transfers or events for the readers in this process; retrying in {RETRY_DELAY:?}"
+                        "could not read new transfers or events, so clients that follow them wait; retrying in {RETRY_DELAY:?}"
                     );
                     sleep_unless_stopped(RETRY_DELAY, &self.stopping).await;
                 }
@@ -219,7 +219,7 @@ impl<S: Source> LiveReader<S> {
             Err(error) => {
                 tracing::warn!(
                     error.message = %error,
-                    "could not read the transfers or events that a reader in this process has missed; retrying in {RETRY_DELAY:?}"
+                    "could not read the transfers or events that a reader of the ledger has missed; retrying in {RETRY_DELAY:?}"
                 );
                 sleep_unless_stopped(RETRY_DELAY, &self.stopping).await.then_some(None)
             }

@@ -92,7 +92,7 @@ impl Writer {
                 Ok(Err(error)) => {
                     tracing::warn!(
                         error.message = %ErrorDetail(&error),
-                        "the ledger's writer cannot connect; it retries in {backoff:?}"
+                        "the ledger's writer cannot connect to the database; retrying in {backoff:?}"
                     );
                 }
                 Err(_) => tracing::warn!(

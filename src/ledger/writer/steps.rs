@@ -319,7 +319,7 @@ impl Writer {
         }
     }
 
-    /// Sends the reply to a posting, and settles the postings with the same idempotency key that waited for it.
+    /// Replies to a posting, and to the postings with the same idempotency key that waited for the outcome.
     pub(super) fn finish(&mut self, item: QueuedPosting, reply: PostReply) {
         let Some(key) = item.posting.key else { return item.answer(reply) };
         let reply = item.certain(reply);
