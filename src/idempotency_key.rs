@@ -2,8 +2,8 @@
 //! repetition must have the same content as the first request.
 
 use axum::extract::FromRequestParts;
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{ObjectBuilder, Required, Type};
@@ -49,7 +49,7 @@ impl HashedKey {
 
 /// The header `Idempotency-Key` of a request, if present.
 #[derive(Debug)]
-pub struct IdempotencyKey(Option<String>);
+pub struct IdempotencyKey(Option<HeaderValue>);
 
 impl IntoParams for IdempotencyKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
@@ -79,16 +79,16 @@ impl IdempotencyKey {
     pub fn from_headers(headers: &HeaderMap) -> Result<Self> {
         let Some(value) = headers.get("idempotency-key") else { return Ok(Self(None)) };
         match value.to_str() {
-            Ok(text) if is_valid(text) => Ok(Self(Some(text.to_owned()))),
+            Ok(text) if is_valid(text) => Ok(Self(Some(value.clone()))),
             _ => Err(Error::field("Idempotency-Key", INVALID)),
         }
     }
 
     /// Reads the key of an item in a request body or stream. An empty text means that the item has no key.
     pub fn from_text(text: &str) -> Result<Self, &'static str> {
-        match text {
-            "" => Ok(Self(None)),
-            text if is_valid(text) => Ok(Self(Some(text.to_owned()))),
+        match (text, HeaderValue::from_str(text)) {
+            ("", _) => Ok(Self(None)),
+            (text, Ok(value)) if is_valid(text) => Ok(Self(Some(value))),
             _ => Err(INVALID),
         }
     }
@@ -101,7 +101,7 @@ impl IdempotencyKey {
     /// Hashes the key for storage, or returns `None` if there is no key. The caller and the operation are part of the
     /// hash, so that equal keys of different clients or operations do not collide.
     pub fn hashed(&self, caller: &str, operation: &str, content: &[&str]) -> Option<HashedKey> {
-        let key = self.0.as_deref()?;
+        let key = self.0.as_ref()?.to_str().ok()?;
         Some(HashedKey { hash: digest(&[caller, operation, key]), content: digest(content) })
     }
 }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn keys_of_different_callers_operations_and_contents_differ() {
-        let key = IdempotencyKey(Some("k".to_owned()));
+        let key = IdempotencyKey(Some(HeaderValue::from_static("k")));
         let hash = |caller, operation, content: &[&str]| key.hashed(caller, operation, content);
 
         let first = hash("a", "b", &["c", "d"]);

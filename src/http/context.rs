@@ -1,11 +1,13 @@
 //! Context of a request: its id, trace, route and connection.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use arrayvec::ArrayString;
 use axum::extract::{MatchedPath, Request};
 use http::{HeaderMap, HeaderValue, Method};
 use tokio_util::sync::CancellationToken;
@@ -27,9 +29,10 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub struct RequestContext(Arc<Inner>);
 
 struct Inner {
-    request_id: HeaderValue,
+    /// Request id that the client gave. Without one, the trace id is also the id of the request.
+    request_id: Option<HeaderValue>,
     trace: TraceContext,
-    trace_id: String,
+    trace_id: ArrayString<32>,
     method: &'static str,
     /// Full name of the gRPC method, if the request is a gRPC call.
     rpc: Option<Arc<str>>,
@@ -61,14 +64,13 @@ impl RequestContext {
     ) -> Self {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         let trace = TraceContext::from_traceparent(traceparent);
-        let trace_id = trace.trace_id_hex().to_string();
+        let mut trace_id = ArrayString::new();
+        write!(trace_id, "{}", trace.trace_id_hex()).expect("a trace id has 32 digits");
         let request_id = headers.get("x-request-id").filter(|id| is_sane(id)).cloned();
-        let request_id = request_id.unwrap_or_else(|| {
-            HeaderValue::from_str(&trace_id).expect("hexadecimal digits are visible characters")
-        });
         let method = known_method(method);
         let span = if trace.is_sampled() {
-            open_span(&trace, &trace_id, &request_id, method, rpc.as_deref())
+            let request_id = text_of(request_id.as_ref(), &trace_id);
+            open_span(&trace, &trace_id, request_id, method, rpc.as_deref())
         } else {
             Span::none()
         };
@@ -108,8 +110,16 @@ impl RequestContext {
         MemoryAccount { whole: &self.0.memory, share: share.map(|share| &share.memory) }
     }
 
-    pub fn request_id(&self) -> &HeaderValue {
-        &self.0.request_id
+    pub fn request_id(&self) -> &str {
+        text_of(self.0.request_id.as_ref(), &self.0.trace_id)
+    }
+
+    /// Returns the value of the response header with the request id.
+    pub(super) fn request_id_header(&self) -> HeaderValue {
+        let given = self.0.request_id.clone();
+        given.unwrap_or_else(|| {
+            HeaderValue::from_str(self.trace_id()).expect("digits are visible characters")
+        })
     }
 
     pub fn trace(&self) -> &TraceContext {
@@ -185,8 +195,8 @@ impl LoggedRequest for Inner {
             FinalStatus::Rpc(code) => ("rpc.response.status_code", FieldValue::Text(code)),
         });
         let texts = [
-            ("request_id", self.request_id.to_str().ok()),
-            ("trace_id", Some(self.trace_id.as_str())),
+            ("request_id", Some(text_of(self.request_id.as_ref(), &self.trace_id))),
+            ("trace_id", Some(&self.trace_id)),
             ("span_id", Some(&span_id)),
             ("http.request.method", Some(self.method)),
             ("rpc.method", self.rpc.as_deref()),
@@ -208,11 +218,16 @@ impl LoggedRequest for Inner {
     }
 }
 
+/// Returns the request id as text.
+fn text_of<'a>(request_id: Option<&'a HeaderValue>, trace_id: &'a str) -> &'a str {
+    request_id.and_then(|id| id.to_str().ok()).unwrap_or(trace_id)
+}
+
 /// Opens the span of a request. Returns a disabled span if the span would not be exported.
 fn open_span(
     trace: &TraceContext,
     trace_id: &str,
-    request_id: &HeaderValue,
+    request_id: &str,
     method: &'static str,
     rpc: Option<&str>,
 ) -> Span {
@@ -220,7 +235,7 @@ fn open_span(
         info_span!(
             "http.request",
             otel.kind = "server",
-            request_id = request_id.to_str().unwrap_or_default(),
+            request_id,
             trace_id,
             span_id = %trace.span_id_hex(),
             http.request.method = method,

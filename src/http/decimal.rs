@@ -3,10 +3,12 @@
 //! Clients that parse JSON numbers as floating-point numbers need strings, because floating-point numbers cannot
 //! represent every amount exactly.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
+use arrayvec::ArrayString;
 use futures_util::future::Either;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -88,29 +90,40 @@ impl MoneyFormat {
     }
 }
 
+/// Longest text of a decimal. The longest decimals are those of `rust_decimal`, with up to 31 characters.
+const DECIMAL_BYTES_MAX: usize = 40;
+
 /// An exact decimal in a response.
-#[derive(Debug, Clone)]
-pub struct JsonDecimal(Box<RawValue>);
+#[derive(Debug, Clone, Copy)]
+pub struct JsonDecimal(ArrayString<DECIMAL_BYTES_MAX>);
 
 impl JsonDecimal {
     /// Creates a decimal from its text, which must be a valid JSON number.
-    pub fn new(text: String) -> Result<Self> {
-        RawValue::from_string(text).map(Self).map_err(|cause| Error::Internal(cause.into()))
+    pub fn new(text: impl fmt::Display) -> Result<Self> {
+        let mut decimal = ArrayString::new();
+        write!(decimal, "{text}").map_err(|cause| Error::Internal(cause.into()))?;
+        let decimal = Self(decimal);
+        decimal.number().map_err(|cause| Error::Internal(cause.into()))?;
+        Ok(decimal)
+    }
+
+    fn number(&self) -> serde_json::Result<&RawValue> {
+        serde_json::from_str(&self.0)
     }
 }
 
 /// Writes the text of the number.
 impl fmt::Display for JsonDecimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.get())
+        f.write_str(&self.0)
     }
 }
 
 impl Serialize for JsonDecimal {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match MoneyFormat::current() {
-            MoneyFormat::Number => self.0.serialize(serializer),
-            MoneyFormat::String => serializer.serialize_str(self.0.get()),
+            MoneyFormat::Number => self.number().map_err(S::Error::custom)?.serialize(serializer),
+            MoneyFormat::String => serializer.serialize_str(&self.0),
         }
     }
 }
@@ -143,7 +156,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_format_holds_within_its_scope_only() {
-        let decimal = JsonDecimal::new("90071992547409.91".to_owned()).expect("a number");
+        let decimal = JsonDecimal::new("90071992547409.91").expect("a number");
         let written = || serde_json::to_string(&decimal).expect("serializes");
 
         let within =

@@ -1,20 +1,41 @@
-//! Deserializes JSON bodies. Unlike plain serde, this module rejects unknown members and arrays in place of objects.
-//! Its errors do not mention Rust types.
+//! Serializes and deserializes JSON bodies. Unlike plain serde, deserialization rejects unknown members, and arrays in
+//! place of objects. Its errors do not mention Rust types.
 
 use std::fmt;
 use std::marker::PhantomData;
 
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use serde_json::error::Category;
 
 use crate::error::{Error, FieldError, Result};
+
+/// Number of headers for which a response has room from the start: with those that the middleware adds, none has more.
+const HEADERS: usize = 12;
 
 /// Maximum number of unknown members that an error response lists.
 const UNKNOWN_MAX: usize = 20;
 
 /// Number of characters after which the name of an unknown member is cut in an error response.
 const NAME_MAX: usize = 100;
+
+/// Returns a response with a JSON body.
+pub fn response<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    let body = match serde_json::to_vec(body) {
+        Ok(body) => body,
+        Err(cause) => return Error::Internal(cause.into()).into_response(),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.headers_mut() = headers;
+    response
+}
 
 /// Deserializes a whole body, which must be a JSON object that has only members of `T`.
 pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
@@ -122,6 +143,16 @@ fn pointer(path: &serde_ignored::Path<'_>) -> String {
 fn escaped(name: &str) -> String {
     let name: String = name.chars().take(NAME_MAX).collect();
     name.replace('~', "~0").replace('/', "~1")
+}
+
+/// A value that is written as a JSON string, such as an id, which is a number only inside of the program.
+#[derive(Debug, Clone, Copy)]
+pub struct JsonText<T>(pub T);
+
+impl<T: fmt::Display> Serialize for JsonText<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 /// A value that must be a JSON object. Without this wrapper, serde would also accept a JSON array with the values of

@@ -121,7 +121,7 @@ impl RequestPipeline {
         if let Some(money) = preferred_money {
             money.confirm(response.headers_mut());
         }
-        response.headers_mut().insert(&REQUEST_ID, context.request_id().clone());
+        response.headers_mut().insert(&REQUEST_ID, context.request_id_header());
         record.end(&response);
         response
     }

@@ -1,9 +1,10 @@
 //! Pagination of lists: `?limit=`, an opaque cursor `?after=`, and a link to the next page in the header `Link`.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use super::json;
 use crate::db::position::may_be_stale;
 use crate::error::{Error, Result};
 
@@ -56,7 +57,7 @@ impl<T> Page<T> {
 
 impl<T: Serialize> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
-        let mut response = axum::Json(self.items).into_response();
+        let mut response = json::response(StatusCode::OK, &self.items);
         link_next(response.headers_mut(), self.next.as_deref());
         response
     }

@@ -124,7 +124,7 @@ impl<'a> ProblemBody<'a> {
 }
 
 fn funds(error: &Error) -> (Option<JsonDecimal>, Option<JsonDecimal>) {
-    let number = |text: &String| JsonDecimal::new(text.clone()).ok();
+    let number = |text: &String| JsonDecimal::new(text).ok();
     match error {
         Error::InsufficientFunds { available, required } => (number(available), number(required)),
         Error::InBatch { error, .. } | Error::OfWallet { error, .. } => funds(error),
@@ -134,7 +134,7 @@ fn funds(error: &Error) -> (Option<JsonDecimal>, Option<JsonDecimal>) {
 
 fn price_of(error: &Error) -> Option<JsonDecimal> {
     match error {
-        Error::Store(StoreRefusal::PriceChanged { price }) => JsonDecimal::new(price.clone()).ok(),
+        Error::Store(StoreRefusal::PriceChanged { price }) => JsonDecimal::new(price).ok(),
         _ => None,
     }
 }

@@ -4,6 +4,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use super::json;
+
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A response with the header `Idempotent-Replayed` if an earlier request with the same key has taken effect.
@@ -31,7 +33,7 @@ impl<T> Replayable<T> {
 
 impl<T: Serialize> IntoResponse for Replayable<T> {
     fn into_response(self) -> Response {
-        let mut response = (self.status, axum::Json(self.body)).into_response();
+        let mut response = json::response(self.status, &self.body);
         let headers = response.headers_mut();
         if let Some(Ok(location)) = self.location.map(HeaderValue::try_from) {
             headers.insert(header::LOCATION, location);

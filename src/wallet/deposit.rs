@@ -52,10 +52,10 @@ impl Wallets {
         record: &Arc<WalletRecord>,
         meta: RequestMeta<'_>,
     ) -> Result<Wallet> {
-        let content = note.added_to(vec![id.to_string(), action.amount().0.to_string()]);
-        let content: Vec<&str> = content.iter().map(String::as_str).collect();
+        let (mut id_text, mut amount_text) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let content = [id_text.format(id.0), amount_text.format(action.amount().0)];
         let leg = Leg { metadata: note.to_stored()?, ..Leg::from(action) };
-        let posting = meta.posting(operation, &content, vec![leg]);
+        let posting = meta.posting(operation, &note.added_to(&content), vec![leg]);
         let posted = self.ledger.post(posting).await;
         let posted = posted.map_err(|error| from_post_error(&error, Some(record.currency)))?;
         self.count_posted(&posted, record.currency);

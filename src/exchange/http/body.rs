@@ -159,5 +159,5 @@ impl OrderBody {
 
 /// Converts a price to a JSON number.
 pub(super) fn decimal(value: rust_decimal::Decimal) -> Result<JsonDecimal> {
-    JsonDecimal::new(value.to_string())
+    JsonDecimal::new(value)
 }

@@ -99,8 +99,7 @@ pub fn status(error: &Error, context: &RequestContext) -> Status {
     if let Some(wait) = error.retry_after() {
         details.set_retry_info(Some(wait.max(Duration::from_secs(1))));
     }
-    let request_id = context.request_id().to_str().unwrap_or_default();
-    details.set_request_info(request_id, "");
+    details.set_request_info(context.request_id(), "");
     Status::with_error_details(code(error), error.to_string(), details)
 }
 

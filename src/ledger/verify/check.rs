@@ -1,6 +1,7 @@
 //! Checks the rows of a book in memory, both for the auditor and for `revwallet verify`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -63,18 +64,18 @@ impl BookChecker {
             faults: Vec::new(),
             imbalances: HashMap::new(),
         };
-        let place = format!("seal {}", first_seal(book));
+        let place = format_args!("seal {}", first_seal(book));
         match first.filter(|seal| seal.seq == first_seal(book)) {
             Some(seal) => {
                 let expected = Sha256::digest(book.to_be_bytes());
                 if seal.hash != expected.as_slice() {
                     let detail = "its hash differs from that of an empty book";
-                    checker.add_fault(CheckKind::Chain, &place, detail);
+                    checker.add_fault(CheckKind::Chain, place, detail);
                 }
                 checker.check_anchors(&seal);
                 checker.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
             }
-            None => checker.add_fault(CheckKind::Chain, &place, "it is missing"),
+            None => checker.add_fault(CheckKind::Chain, place, "it is missing"),
         }
         checker
     }
@@ -90,7 +91,7 @@ impl BookChecker {
             checker.previous = PreviousSeal { seq: seal.seq, at: seal.at, hash: seal.hash };
         } else {
             let detail = "it was checked before and is missing now";
-            checker.add_fault(CheckKind::Chain, &format!("seal {seq}"), detail);
+            checker.add_fault(CheckKind::Chain, format_args!("seal {seq}"), detail);
         }
         Ok(checker)
     }
@@ -106,7 +107,7 @@ impl BookChecker {
             let seals = sql::seals(db, self.book, self.checked_seq(), end).await?;
             if seals.is_empty() {
                 let detail = "it ends the archive and is missing";
-                self.add_fault(CheckKind::Chain, &format!("seal {end}"), detail);
+                self.add_fault(CheckKind::Chain, format_args!("seal {end}"), detail);
                 break;
             }
             for seal in seals {
@@ -131,14 +132,14 @@ impl BookChecker {
 
     /// Checks that a seal follows the previous seal.
     fn check_place(&mut self, seal: &StoredSeal) {
-        let place = format!("seal {}", seal.seq);
+        let place = format_args!("seal {}", seal.seq);
         let previous = self.previous.seq;
         if seal.prev_seq != Some(previous) {
             let detail = format!("it does not name seal {previous} as its predecessor");
-            self.add_fault(CheckKind::Chain, &place, &detail);
+            self.add_fault(CheckKind::Chain, place, &detail);
         }
         if seal.at < self.previous.at {
-            self.add_fault(CheckKind::Chain, &place, "it is earlier than the previous seal");
+            self.add_fault(CheckKind::Chain, place, "it is earlier than the previous seal");
         }
     }
 
@@ -192,7 +193,7 @@ impl BookChecker {
         chunk: &BookChunk,
     ) -> sqlx::Result<()> {
         for (seq, detail) in copies::faults(db, self.book, &chunk.transfers).await? {
-            self.add_fault(CheckKind::Copies, &format!("transfer {seq}"), detail);
+            self.add_fault(CheckKind::Copies, format_args!("transfer {seq}"), detail);
         }
         Ok(())
     }
@@ -219,13 +220,13 @@ impl BookChecker {
         if head.seq != end {
             self.add_fault(
                 CheckKind::Chain,
-                &format!("seal {end}"),
+                format_args!("seal {end}"),
                 "the chain of seals does not lead to it",
             );
         }
         for anchor in std::mem::take(&mut self.anchors) {
-            let place = format!("seal {}", anchor.seq);
-            self.add_fault(CheckKind::Anchor, &place, "the anchor's seal is not in the book");
+            let place = format_args!("seal {}", anchor.seq);
+            self.add_fault(CheckKind::Anchor, place, "the anchor's seal is not in the book");
         }
         let mut sums: HashMap<&str, i128> = HashMap::new();
         for (account, balance) in &self.balances {
@@ -240,7 +241,7 @@ impl BookChecker {
         for (place, sum) in nonzero {
             self.add_fault(
                 CheckKind::Conservation,
-                &place,
+                place,
                 &format!("its balances add up to {sum} minor units instead of 0"),
             );
         }
@@ -258,9 +259,9 @@ impl BookChecker {
         }
     }
 
-    fn add_fault(&mut self, check: CheckKind, place: &str, detail: &str) {
+    fn add_fault(&mut self, check: CheckKind, place: impl fmt::Display, detail: &str) {
         if self.faults.len() < FAULTS_MAX {
-            let (place, detail) = (place.to_owned(), detail.to_owned());
+            let (place, detail) = (place.to_string(), detail.to_owned());
             self.faults.push(BookFault { check, place, detail });
         }
     }
@@ -272,7 +273,7 @@ impl BookChecker {
         keyed: &[KeyedPosting],
         created: &[StoredAccount],
     ) {
-        let place = format!("seal {}", seal.seq);
+        let place = format_args!("seal {}", seal.seq);
         let previous = self.previous.clone();
         self.check_place(seal);
         let mut content = BatchEncoder::new(self.book, previous.seq);
@@ -281,13 +282,13 @@ impl BookChecker {
             if let Some(row) = transfer.transfer_row() {
                 content.add_transfer(&row, attributes_of(transfer));
             } else {
-                let place = format!("transfer {}", transfer.seq);
-                self.add_fault(CheckKind::Shape, &place, "its kind is unknown");
+                let place = format_args!("transfer {}", transfer.seq);
+                self.add_fault(CheckKind::Shape, place, "its kind is unknown");
             }
         }
         if transfers.last().map_or(previous.seq, |transfer| transfer.seq) != seal.seq {
             let detail = "transfers between it and the previous seal are missing";
-            self.add_fault(CheckKind::Gap, &place, detail);
+            self.add_fault(CheckKind::Gap, place, detail);
         }
         for posting in keyed {
             let key = HashedKey { hash: posting.key_hash, content: posting.content_hash };
@@ -300,7 +301,7 @@ impl BookChecker {
         }
         if seal.hash != seal_hash(&previous, seal, content.finish()) {
             let detail = "its hash differs from that of the rows since the previous seal";
-            self.add_fault(CheckKind::Chain, &place, detail);
+            self.add_fault(CheckKind::Chain, place, detail);
         }
         self.check_anchors(seal);
         self.seals += 1;
@@ -309,20 +310,20 @@ impl BookChecker {
     }
 
     fn check_transfer(&mut self, transfer: &BookRow, expected_seq: i64, seal: &StoredSeal) {
-        let place = format!("transfer {}", transfer.seq);
+        let place = format_args!("transfer {}", transfer.seq);
         self.transfers += 1;
         if transfer.seq != expected_seq {
             let detail = format!("transfer {expected_seq} is expected here");
-            self.add_fault(CheckKind::Gap, &place, &detail);
+            self.add_fault(CheckKind::Gap, place, &detail);
         }
         if transfer.at != seal.at {
-            self.add_fault(CheckKind::Chain, &place, "its time differs from that of its seal");
+            self.add_fault(CheckKind::Chain, place, "its time differs from that of its seal");
         }
         let [debit, credit] = [transfer.debit, transfer.credit].map(|id| self.currencies.get(&id));
         if debit.is_none() || debit != credit {
             self.add_fault(
                 CheckKind::Shape,
-                &place,
+                place,
                 "its accounts do not exist, or have different currencies",
             );
         }
@@ -339,7 +340,7 @@ impl BookChecker {
                     i128::from(balance) - expected;
                 self.add_fault(
                     CheckKind::RunningBalance,
-                    &place,
+                    place,
                     &format!(
                         "account {account} ({side}) has {balance} after it instead of {expected}"
                     ),
@@ -351,7 +352,7 @@ impl BookChecker {
             if !is_foreign && !class.is_some_and(|class| class.allows(Minor(balance))) {
                 self.add_fault(
                     CheckKind::Floor,
-                    &place,
+                    place,
                     &format!(
                         "account {account} ({side}) has {balance}, which its class does not allow"
                     ),
@@ -368,7 +369,7 @@ impl BookChecker {
         if reached.iter().any(|anchor| seal.hash != anchor.hash) {
             self.add_fault(
                 CheckKind::Anchor,
-                &format!("seal {}", seal.seq),
+                format_args!("seal {}", seal.seq),
                 "its hash differs from the anchor's: rows before it were rewritten",
             );
         }

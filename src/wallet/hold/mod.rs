@@ -139,11 +139,10 @@ impl Wallets {
         let expires_at = OffsetDateTime::now_utc().truncate_to_microsecond() + lifetime;
         let kind = TransferKind::Hold;
         let action = Action::Move { kind, debit: account, credit: held, amount };
-        let lifetime = lifetime.as_secs().to_string();
-        let content = note.added_to(vec![wallet.to_string(), amount.0.to_string(), lifetime]);
-        let content: Vec<&str> = content.iter().map(String::as_str).collect();
+        let content = [wallet.to_string(), amount.0.to_string(), lifetime.as_secs().to_string()];
+        let content = content.each_ref().map(String::as_str);
         let leg = Leg { metadata: note.to_stored()?, ..Leg::from(action) };
-        let mut posting = meta.posting("hold", &content, vec![leg]);
+        let mut posting = meta.posting("hold", &note.added_to(&content), vec![leg]);
         let text = sql::moment(expires_at)?;
         let placed_by = meta.caller.name();
         let row = Placed { wallet, amount: amount.0, expires_at: &text, caller: placed_by };

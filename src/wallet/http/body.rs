@@ -27,7 +27,7 @@ pub(crate) fn request_meta<'a>(
 
 /// Formats an amount or a balance for a response.
 pub(crate) fn number(minor: Minor, currency: Currency) -> Result<JsonDecimal> {
-    JsonDecimal::new(minor.exact(currency).to_string())
+    JsonDecimal::new(minor.exact(currency))
 }
 
 /// Parses the id of a wallet.

@@ -12,16 +12,18 @@ mod transfer;
 mod update;
 mod wallets;
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::{FromRef, State};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::body::{note, number, request_meta, required_decimal, wallet_id};
 use super::transfer::Note;
-use super::{NewWallet, Wallet, Wallets};
+use super::{NewWallet, Wallet, WalletRecord, Wallets};
 use crate::auth::{Authenticator, Caller};
 use crate::error::{Error, Result};
 use crate::http::body::JsonBody;
@@ -29,11 +31,12 @@ use crate::http::context::RequestContext;
 use crate::http::decimal::JsonDecimal;
 use crate::http::extract::{RawField, Validator};
 use crate::http::fields::{self, string, text};
+use crate::http::json::JsonText;
 use crate::http::problem::Problems;
 use crate::http::replay::Replayable;
 use crate::idempotency_key::IdempotencyKey;
-use crate::ids::{UserId, WalletId};
-use crate::ledger::currency::Currencies;
+use crate::ids::{TransferId, UserId, WalletId};
+use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::Minor;
 
 /// Longest owner label, in characters.
@@ -68,31 +71,37 @@ struct WalletBody {
     /// The exact balance, with as many decimal places as the currency has.
     #[schema(value_type = f64, example = 999.00)]
     balance: JsonDecimal,
-    #[schema(example = "EUR")]
-    currency: String,
-    #[schema(example = "1")]
-    id: String,
-    #[schema(example = "test2")]
-    owner: String,
+    #[schema(value_type = String, example = "EUR")]
+    currency: JsonText<Currency>,
+    #[schema(value_type = String, example = "1")]
+    id: JsonText<WalletId>,
+    #[serde(serialize_with = "serialize_owner")]
+    #[schema(value_type = String, example = "test2")]
+    owner: Arc<WalletRecord>,
     /// Id of the deposit or withdrawal.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "17")]
-    transfer: Option<String>,
+    #[schema(value_type = Option<String>, example = "17")]
+    transfer: Option<JsonText<TransferId>>,
 }
 
-impl TryFrom<&Wallet> for WalletBody {
+impl TryFrom<Wallet> for WalletBody {
     type Error = Error;
 
-    fn try_from(wallet: &Wallet) -> Result<Self> {
+    fn try_from(wallet: Wallet) -> Result<Self> {
         let currency = wallet.record.currency;
         Ok(Self {
             balance: number(wallet.balance(), currency)?,
-            currency: currency.code().to_owned(),
-            id: wallet.id.to_string(),
-            owner: wallet.record.owner.clone(),
-            transfer: wallet.transfer.map(|id| id.to_string()),
+            currency: JsonText(currency),
+            id: JsonText(wallet.id),
+            owner: wallet.record,
+            transfer: wallet.transfer.map(JsonText),
         })
     }
+}
+
+/// Writes the owner of a wallet.
+fn serialize_owner<S: Serializer>(record: &WalletRecord, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&record.owner)
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -151,8 +160,8 @@ async fn create_wallet(
     let initial = initial.filter(|minor| *minor > Minor::ZERO);
     let meta = request_meta(&caller, &key, &context);
     let wallet = wallets.open(NewWallet { owner: &owner, currency, initial, user }, meta).await?;
-    let location = format!("/wallet/{}", wallet.id);
-    Ok(Replayable::created(WalletBody::try_from(&wallet)?, location, wallet.replayed))
+    let (location, replayed) = (format!("/wallet/{}", wallet.id), wallet.replayed);
+    Ok(Replayable::created(WalletBody::try_from(wallet)?, location, replayed))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -210,7 +219,8 @@ async fn deposit(
     let (id, amount, note) = body.read::<MoveMoney<'_>>()?.validate()?;
     let meta = request_meta(&caller, &key, &context);
     let wallet = wallets.deposit(id, amount, note, meta).await.map_err(at_id)?;
-    Ok(Replayable::ok(WalletBody::try_from(&wallet)?, wallet.replayed))
+    let replayed = wallet.replayed;
+    Ok(Replayable::ok(WalletBody::try_from(wallet)?, replayed))
 }
 
 /// Withdraw money
@@ -233,5 +243,6 @@ async fn withdraw(
     let (id, amount, note) = body.read::<MoveMoney<'_>>()?.validate()?;
     let meta = request_meta(&caller, &key, &context);
     let wallet = wallets.withdraw(id, amount, note, meta).await.map_err(at_id)?;
-    Ok(Replayable::ok(WalletBody::try_from(&wallet)?, wallet.replayed))
+    let replayed = wallet.replayed;
+    Ok(Replayable::ok(WalletBody::try_from(wallet)?, replayed))
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -61,14 +62,15 @@ pub struct Note {
 
 impl Note {
     /// Returns the note (memo and metadata) as text, to detect an idempotency key that is reused with other content.
-    pub(super) fn content(&self) -> [String; 2] {
-        let metadata = self.metadata.as_ref().map(|raw| raw.get().to_owned());
-        [self.memo.clone().unwrap_or_default(), metadata.unwrap_or_default()]
+    pub(super) fn content(&self) -> [&str; 2] {
+        let metadata = self.metadata.as_ref().map(|raw| raw.get());
+        [self.memo.as_deref().unwrap_or_default(), metadata.unwrap_or_default()]
     }
 
     /// Adds the note (memo and metadata) to the content of a request. An empty note adds nothing, so that a repeated
     /// request still matches an idempotency key that was stored before notes existed.
-    pub(super) fn added_to(&self, mut content: Vec<String>) -> Vec<String> {
+    pub(super) fn added_to<'a>(&'a self, content: &[&'a str]) -> SmallVec<[&'a str; 5]> {
+        let mut content = SmallVec::from_slice(content);
         if self.memo.is_some() || self.metadata.is_some() {
             content.extend(self.content());
         }
@@ -213,7 +215,7 @@ impl ResolvedTransfer {
     /// Returns the parsed request as text, to detect an idempotency key that is reused with other content.
     fn content(&self) -> [String; 6] {
         let Self { from, to, amount, fee, note, .. } = self;
-        let [memo, metadata] = note.content();
+        let [memo, metadata] = note.content().map(str::to_owned);
         let fee = fee.map_or(0, |fee| fee.0);
         [from.to_string(), to.to_string(), amount.0.to_string(), fee.to_string(), memo, metadata]
     }
@@ -266,11 +268,11 @@ mod tests {
 
     #[test]
     fn a_request_without_a_note_has_the_content_that_it_had_before_notes() {
-        let content = || vec!["1".to_owned(), "100".to_owned()];
+        let content = ["1", "100"];
         let memo = |memo: &str| Note { memo: Some(memo.to_owned()), metadata: None };
 
-        assert_eq!(Note::default().added_to(content()), ["1", "100"]);
-        assert_eq!(memo("tea").added_to(content()), ["1", "100", "tea", ""]);
-        assert_ne!(memo("").added_to(content()), content());
+        assert_eq!(Note::default().added_to(&content)[..], content);
+        assert_eq!(memo("tea").added_to(&content)[..], ["1", "100", "tea", ""]);
+        assert_ne!(memo("").added_to(&content)[..], content);
     }
 }
