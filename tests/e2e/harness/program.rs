@@ -82,7 +82,11 @@ fn path() -> std::ffi::OsString {
 
 /// Returns the program with the given arguments and an empty environment except for `PATH`.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_revwallet"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_revwallet")), arguments)
+}
+
+fn command_of(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", path()).stdin(Stdio::null());
     command
 }
@@ -100,6 +104,21 @@ impl Program {
     }
 
     pub async fn try_start(arguments: &[&str]) -> Result<Self, Exit> {
+        Self::try_start_with(command, checked_line, arguments).await
+    }
+
+    /// Starts the program of another version, whose log is not checked.
+    pub async fn start_version(program: &Path, arguments: &[&str]) -> Self {
+        let command = |arguments: &[&str]| command_of(program, arguments);
+        let started = Self::try_start_with(command, super::logs::parse_line, arguments).await;
+        started.unwrap_or_else(|exit| panic!("{} did not start: {exit:?}", program.display()))
+    }
+
+    async fn try_start_with(
+        command: impl FnOnce(&[&str]) -> Command,
+        parse_line: fn(&str) -> Value,
+        arguments: &[&str],
+    ) -> Result<Self, Exit> {
         let defaults =
             ["--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--log-format=json"];
         let defaults = defaults.into_iter().filter(|default| {
@@ -110,7 +129,7 @@ impl Program {
         let mut child =
             command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (send, mut receive) = oneshot::channel();
-        let log = LogCheck::start(child.stdout.take().unwrap(), send);
+        let log = LogCheck::start(child.stdout.take().unwrap(), parse_line, send);
         let listening = tokio::time::timeout(Duration::from_mins(1), &mut receive).await;
         match listening.expect("the program listens or exits") {
             Ok(line) => {
@@ -187,8 +206,13 @@ impl Drop for Program {
 }
 
 impl LogCheck {
-    /// Sends the line with the addresses to `listening`.
-    fn start(output: ChildStdout, listening: oneshot::Sender<Value>) -> Self {
+    /// Parses each line with `parse_line`, which panics if the line is invalid. Sends the line with the addresses to
+    /// `listening`.
+    fn start(
+        output: ChildStdout,
+        parse_line: fn(&str) -> Value,
+        listening: oneshot::Sender<Value>,
+    ) -> Self {
         Self(std::thread::spawn(move || {
             let (mut output, mut listening) = (BufReader::new(output), Some(listening));
             let (mut line, mut fault) = (String::new(), None);
@@ -196,7 +220,7 @@ impl LogCheck {
             while output.read_line(&mut line).is_ok_and(|length| length > 0) {
                 // The last line of a killed process may be incomplete.
                 if let Some(complete) = line.strip_suffix('\n') {
-                    match std::panic::catch_unwind(|| checked_line(complete)) {
+                    match std::panic::catch_unwind(|| parse_line(complete)) {
                         Ok(fields) if fields["event"] == "serve.listening" => {
                             let _no_longer_awaited =
                                 listening.take().map(|listening| listening.send(fields));
@@ -270,7 +294,7 @@ pub fn postmaster_of(data_dir: &Path) -> u32 {
 fn an_invalid_log_line_is_found_but_an_incomplete_one_is_not() {
     let first_invalid = |output: &str| {
         let mut child = Command::new("printf").arg(output).stdout(Stdio::piped()).spawn().unwrap();
-        let log = LogCheck::start(child.stdout.take().unwrap(), oneshot::channel().0);
+        let log = LogCheck::start(child.stdout.take().unwrap(), checked_line, oneshot::channel().0);
         child.wait().unwrap();
         log.finish()
     };

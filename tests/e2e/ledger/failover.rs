@@ -1,34 +1,45 @@
 //! Three processes on one book, whose leader is stopped, ended and killed under load.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use serde_json::json;
 
 use super::leader::{ANSWERED, LEADS};
+use crate::harness::postgres::Database;
 use crate::harness::program::{Folder, Program};
 use crate::harness::{Client, eventually, eventually_within};
 
 /// Three processes on one database, and a wallet.
 struct Cluster {
-    folder: Folder,
+    settings: Vec<String>,
     programs: Vec<Program>,
     wallet: String,
 }
 
 impl Cluster {
-    /// The first process owns the database.
-    async fn start() -> Self {
-        let folder = Folder::new();
+    /// Starts processes of a former version of the program, or of this one.
+    async fn start(settings: Vec<String>, former: Option<&Path>) -> Self {
         let mut programs = Vec::new();
         for _ in 0..3 {
-            programs.push(Program::start(&[&folder.setting()]).await);
+            let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+            programs.push(match former {
+                Some(former) => Program::start_version(former, &settings).await,
+                None => Program::start(&settings).await,
+            });
         }
         let wallet = json!({ "owner": "a", "currency": "EUR" });
         let answer = programs[0].public.post("/wallet", wallet).await;
         let wallet = answer.json()["id"].as_str().unwrap().to_owned();
-        Self { folder, programs, wallet }
+        Self { settings, programs, wallet }
+    }
+
+    /// Starts another process of this version.
+    async fn another(&self) -> Program {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        Program::start(&settings).await
     }
 }
 
@@ -72,11 +83,28 @@ impl Cluster {
         });
         deposits.buffer_unordered(16).filter_map(std::future::ready).collect().await
     }
+
+    /// Repeats the deposits with the keys up to `end`, and checks that each of them has taken effect once.
+    async fn check(&self, end: u32, acknowledged: &[u32]) {
+        let client = &self.programs[0].public;
+        for key in 0..end {
+            eventually("the deposit is acknowledged", async || {
+                let (is_acknowledged, is_replayed) = try_deposit(client, &self.wallet, key).await;
+                assert!(!is_acknowledged || is_replayed || !acknowledged.contains(&key), "{key}");
+                is_acknowledged
+            })
+            .await;
+        }
+        let wallet = client.get(&format!("/wallet/{}", self.wallet)).await;
+        assert_eq!(wallet.json()["balance"], json!(f64::from(end)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_deposit_is_lost_or_doubled_while_leaders_are_killed_and_stopped() {
-    let mut cluster = Cluster::start().await;
+    let folder = Folder::new();
+    // The first process owns the database.
+    let mut cluster = Cluster::start(vec![folder.setting()], None).await;
     let (mut acknowledged, mut next) = (Vec::new(), 0);
 
     for signals in [["STOP", "CONT"], ["TERM", ""], ["KILL", ""]] {
@@ -97,21 +125,12 @@ async fn no_deposit_is_lost_or_doubled_while_leaders_are_killed_and_stopped() {
         acknowledged.extend(found);
         if signals[1].is_empty() {
             let _status = cluster.programs.remove(leader).wait().await;
-            cluster.programs.push(Program::start(&[&cluster.folder.setting()]).await);
+            let another = cluster.another().await;
+            cluster.programs.push(another);
         }
     }
 
-    let client = cluster.programs[0].public.clone();
-    for key in 0..next {
-        eventually("the deposit is acknowledged", async || {
-            let (is_acknowledged, is_replayed) = try_deposit(&client, &cluster.wallet, key).await;
-            assert!(!is_acknowledged || is_replayed || !acknowledged.contains(&key), "{key}");
-            is_acknowledged
-        })
-        .await;
-    }
-    let wallet = client.get(&format!("/wallet/{}", cluster.wallet)).await;
-    assert_eq!(wallet.json()["balance"], json!(f64::from(next)));
+    cluster.check(next, &acknowledged).await;
     let mut answered = 0.0;
     for program in &cluster.programs {
         answered += metric(program, ANSWERED).await;
@@ -120,4 +139,42 @@ async fn no_deposit_is_lost_or_doubled_while_leaders_are_killed_and_stopped() {
     for program in cluster.programs.into_iter().rev() {
         assert!(program.stop().await.success());
     }
+}
+
+/// Variable with the path of a former version of the program. Without it, the test of updates replaces processes by
+/// others of the same version.
+const FORMER_PROGRAM: &str = "REVWALLET_TEST_FORMER_PROGRAM";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_deposit_is_lost_or_doubled_while_processes_are_updated_one_after_another() {
+    let former = std::env::var_os(FORMER_PROGRAM).map(PathBuf::from);
+    let database = Database::create().await;
+    let url = format!("--database-url={}", database.url);
+    let settings = vec![url, "--access=open".to_owned(), "--allow-unsafe-server".to_owned()];
+    let mut cluster = Cluster::start(settings, former.as_deref()).await;
+    let (mut acknowledged, mut end) = (Vec::new(), 0);
+
+    // After each round, one more process has the current version.
+    for replaced in 0..3 {
+        let keys = end..end + 250;
+        end = keys.end;
+        let update = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let updated = cluster.another().await;
+            cluster.programs[replaced].signal("TERM");
+            updated
+        };
+        let (found, updated) = tokio::join!(cluster.deposit(keys), update);
+        acknowledged.extend(found);
+        let former = std::mem::replace(&mut cluster.programs[replaced], updated);
+        assert!(former.wait().await.success());
+        acknowledged.extend(cluster.deposit(end..end + 50).await);
+        end += 50;
+    }
+
+    cluster.check(end, &acknowledged).await;
+    for program in cluster.programs {
+        assert!(program.stop().await.success());
+    }
+    database.drop().await;
 }
