@@ -5,11 +5,12 @@
 #
 # Other platforms are cross-compiled, not emulated: that installs a cross compiler and a standard library, which requires
 # the mirrors of Debian and Rust. A build for the native platform requires crates.io only.
-# Profiles (`scripts/build-optimized --profile-only`) make the program faster: `--build-context profiles=FOLDER`.
+# A profile (`scripts/build-optimized --profile-only`) makes the program faster: `--build-context profiles=FOLDER`. It
+# must be recorded on the platform of the build, and serves only the image for this platform.
 # Requires BuildKit. Base images are pinned by tag; to pin them by digest as well, add `@sha256:...` to the two FROM lines
 # that name one.
 
-# Replaced by the folder of the profiles, if the build names one.
+# Replaced by the folder of the profile, if the build names one.
 FROM scratch AS profiles
 
 # The Rust version equals the one in rust-toolchain.toml, and both stages use the same Debian release, so that the program
@@ -36,7 +37,7 @@ RUN set -eu; \
       rustup target add "$target"; \
     fi; \
     echo "$target" >/target
-# Both builds below use the profile of the platform, so that the program matches the compiled dependencies.
+# Both builds below use the profile, so that the program matches the compiled dependencies.
 COPY --from=profiles / /profiles/
 RUN set -eu; \
     target=$(cat /target) profile="/profiles/$(cat /target).profdata"; \

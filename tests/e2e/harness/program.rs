@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -141,6 +141,9 @@ impl Program {
                 Ok(Self { child, public, internal, log: Some(log) })
             }
             Err(_closed) => {
+                if let Some(fault) = log.finish() {
+                    panic!("the program logged an invalid line: {fault}");
+                }
                 let mut stderr = String::new();
                 child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
                 Err(Exit { code: child.wait().unwrap().code(), stderr })
@@ -215,9 +218,10 @@ impl LogCheck {
     ) -> Self {
         Self(std::thread::spawn(move || {
             let (mut output, mut listening) = (BufReader::new(output), Some(listening));
-            let (mut line, mut fault) = (String::new(), None);
+            let (mut bytes, mut fault) = (Vec::new(), None);
             // Reads until the end, even after a fault, so that the program never blocks on a full pipe.
-            while output.read_line(&mut line).is_ok_and(|length| length > 0) {
+            while output.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+                let line = String::from_utf8_lossy(&bytes);
                 // The last line of a killed process may be incomplete.
                 if let Some(complete) = line.strip_suffix('\n') {
                     match std::panic::catch_unwind(|| parse_line(complete)) {
@@ -231,22 +235,14 @@ impl LogCheck {
                         }
                     }
                 }
-                line.clear();
+                bytes.clear();
             }
             fault
         }))
     }
 
-    /// Returns the first invalid line. Waits until all output of the ended process is read, unless a server of Postgres
-    /// that outlives the process holds its output open.
+    /// Returns the first invalid line of an ended process.
     fn finish(self) -> Option<String> {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while !self.0.is_finished() {
-            if Instant::now() > deadline {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
         self.0.join().unwrap()
     }
 }
