@@ -110,6 +110,7 @@ pub async fn run_with(settings: &[&str], test: impl AsyncFnOnce(&TestApp)) {
 struct PrintedOnFailure(Logs);
 
 impl Drop for PrintedOnFailure {
+    #[expect(clippy::print_stdout, reason = "the test fails, and its output is shown")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let text = self.0.text();
