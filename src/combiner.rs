@@ -1,5 +1,5 @@
-//! Combines concurrent calls into batches. Useful, for example, for SQL statements that handle many rows about as
-//! quickly as a single row.
+//! Combines concurrent calls into batches, for example calls of SQL statements that handle many rows about as quickly
+//! as a single row.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

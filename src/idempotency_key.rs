@@ -40,7 +40,7 @@ impl HashedKey {
     }
 
     /// Returns an error unless the earlier request with this key had the same content. `stored` is the content hash of
-    /// the earlier request. Without a hash, the contents count as different.
+    /// the earlier request. If `stored` is `None`, the contents count as different.
     pub fn require_same_content(self, stored: Option<Uuid>) -> Result<()> {
         let is_same = stored.is_some_and(|stored| self.has_content(stored));
         if is_same { Ok(()) } else { Err(Error::IdempotencyKeyReused) }
@@ -93,7 +93,7 @@ impl IdempotencyKey {
         }
     }
 
-    /// Returns the value for a request that has no header `Idempotency-Key`.
+    /// Returns the value that stands for a missing key.
     pub fn absent() -> Self {
         Self(None)
     }

@@ -84,7 +84,7 @@ ids! {
     ApiKeyId;
     /// Id of a wallet, which is also the id of the wallet's account in the ledger.
     WalletId;
-    /// Id of a transfer, which is the sequence number of its first movement (leg) in the ledger.
+    /// Id of a transfer, which is the sequence number of its first row in the ledger.
     TransferId;
     /// Id of a hold, which is also the id of the transfer that placed the hold.
     HoldId;

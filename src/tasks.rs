@@ -11,9 +11,9 @@ use tracing::{Instrument, Span, error};
 
 /// A group of tasks that start and stop together.
 ///
-/// A server has three groups. The group of listeners and connections stops first. The group of the ledger writer, the
-/// ledger readers and the jobs stops second, because requests in progress rely on its work. The group that supervises
-/// the embedded Postgres stops last.
+/// A server has three groups. The group of listeners and connections stops first. The second group contains the ledger
+/// writer, the tasks that follow the ledger, and the jobs. It stops after the first group, because requests in progress
+/// rely on it. The group that supervises the embedded Postgres stops last.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,

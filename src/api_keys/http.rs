@@ -198,8 +198,9 @@ async fn revoke_key(
 
 /// Rotate an API key
 ///
-/// For admins. The current secret stays valid for a day, so that clients can switch to the new secret. If the key is
-/// rotated again within that day, the secret that this rotation replaces becomes invalid at once.
+/// For admins. The current secret stays valid for a day, so that clients can switch to the new secret. A second
+/// rotation within that day makes the secret from the first rotation invalid; the original secret stays valid until the
+/// day has passed.
 #[utoipa::path(
     post, path = "/api/keys/{key}/rotate", tag = "keys", security(("bearer" = [])),
     params(("key" = String, Path, description = "Id of the key", example = "1")),

@@ -1,4 +1,4 @@
-//! API keys: credentials of programs. A key is shown only when it is created or rotated, is stored as a hash, and
+//! API keys: credentials for programs. A key is shown only when it is created or rotated, is stored as a hash, and
 //! grants its scopes until it is revoked.
 
 pub mod cli;
@@ -45,7 +45,7 @@ pub struct NewApiKey {
 
 struct CachedKey {
     grant: ApiKeyGrant,
-    /// Hashes of the valid secrets; empty if the key does not exist or is revoked.
+    /// Hashes of the secrets that are valid for the key; empty if the key does not exist or is revoked.
     hashes: Vec<Vec<u8>>,
     /// Whether a use of the key was recorded less than a minute ago. If so, the process does not record the current
     /// use.
@@ -59,7 +59,7 @@ impl CachedKey {
     }
 }
 
-/// The operations on API keys. Cheap to clone.
+/// Creates, checks, lists, rotates and revokes API keys. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiKeys {
     db: Database,
@@ -193,8 +193,8 @@ impl ApiKeys {
         Ok(())
     }
 
-    /// Gives a key a new secret. The current secret stays valid for a day; a second rotation within that day replaces
-    /// only the new secret.
+    /// Gives a key a new secret. The current secret stays valid for a day. A second rotation within that day replaces
+    /// only the new secret: the new secret becomes invalid, and the old secret stays valid until the day has passed.
     pub async fn rotate(
         &self,
         caller: &Caller,

@@ -50,7 +50,7 @@ pub struct Config {
     pub lifecycle: LifecycleArgs,
 }
 
-/// Part of the program. A process runs either a single part or both parts.
+/// Part of the program: the API or the worker. A process runs either a single part or both parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProcessPart {
     /// Serves the API.
@@ -59,7 +59,7 @@ pub enum ProcessPart {
     Worker,
 }
 
-/// The parts that a process runs, and how it shuts down.
+/// Settings for the parts that a process runs, and for its shutdown.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Lifecycle")]
 pub struct LifecycleArgs {

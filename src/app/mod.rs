@@ -1,4 +1,5 @@
-//! The composition root: the configuration, the state of the routes, the listeners and the background work.
+//! The composition root, which combines the configuration, the shared state of the routes, the listeners and the
+//! background work.
 //!
 //! Start reading at [`server`], which starts all parts in the order of their dependencies.
 

@@ -85,7 +85,8 @@ pub fn document(money: MoneyFormat) -> serde_json::Value {
 
 #[derive(Deserialize, IntoParams)]
 struct DocumentQuery {
-    /// Format of decimals in the responses that the document describes. Defaults to the format that the server uses.
+    /// Format of decimal numbers in the responses that the OpenAPI document describes. Defaults to the format that the
+    /// server uses.
     #[param(inline)]
     money: Option<MoneyFormat>,
 }

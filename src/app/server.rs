@@ -46,7 +46,7 @@ pub struct Running {
 }
 
 impl App {
-    /// Starts every part of the program, and returns once it serves requests.
+    /// Starts every part of the program, and returns when the server accepts requests.
     pub async fn start(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Running> {
         // The listeners are bound first. If another server already uses a port, this process fails before it changes
         // the database.
@@ -142,8 +142,8 @@ impl Running {
         self.failure.wait().await
     }
 
-    /// Stops accepting connections, drains open requests, then stops the rest. Returns whether everything ended in
-    /// time.
+    /// Stops accepting connections, waits for open requests, then stops all other tasks and closes the database.
+    /// Returns whether the requests and tasks ended in time.
     pub async fn stop(self) -> bool {
         let Self { app, config, edge, core, base, .. } = self;
         let limit = config.lifecycle.shutdown_timeout;
@@ -156,7 +156,7 @@ impl Running {
         if !drained || !done {
             warn!(
                 event = "serve.cut_off",
-                "shutdown canceled work that did not end within {} s",
+                "the shutdown canceled the work that did not end within {} s",
                 limit.as_secs()
             );
         }

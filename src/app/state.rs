@@ -101,7 +101,8 @@ from_app! {
 }
 
 impl App {
-    /// Creates every part of the program, and starts the ledger writer and the tasks that follow the ledger.
+    /// Creates every part of the program, and starts the ledger writer and the tasks that pass new transfers and events
+    /// to other modules.
     pub async fn open(
         config: &Config,
         db: &Database,

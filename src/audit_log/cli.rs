@@ -11,7 +11,7 @@ use crate::output::{OutputArgs, print_json, print_text};
 /// Number of entries that `revwallet audit` reads from the database in each query.
 const PAGE: i64 = 1_000;
 
-/// Selection of the entries to print.
+/// Options that select the entries to print.
 #[derive(Debug, clap::Args)]
 pub struct AuditArgs {
     /// Number of entries to print, newest first.

@@ -33,8 +33,8 @@ pub(super) struct AuditEntryBody {
     id: String,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     at: String,
-    /// The actor, such as `user:5` or `key:2`. `operator` stands for commands of the program, and `anybody` for a
-    /// client that sent no credential.
+    /// The actor, such as `user:5` or `key:2`. `operator` stands for a command that runs on the server itself, and
+    /// `anybody` for a client that sent no credential.
     #[schema(example = "user:5")]
     actor: String,
     #[schema(example = "user.signed_in")]

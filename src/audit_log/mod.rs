@@ -1,4 +1,4 @@
-//! The audit log: an append-only record of security-relevant actions, such as logins and changes of API keys, each with
+//! The audit log: an append-only record of security-relevant actions, such as logins and changes to API keys, each with
 //! its actor, origin and outcome.
 
 pub mod cli;
@@ -105,7 +105,7 @@ impl Outcome {
     }
 }
 
-/// The actor behind an action, and the origin of the request.
+/// The actor that performs an action, and the origin of the request: client address and trace id.
 #[derive(Debug, Clone, Copy)]
 pub struct Actor<'a> {
     pub name: &'a str,

@@ -1,4 +1,5 @@
-//! The caller of an operation: a principal, its name, and the policy that applies to it.
+//! The caller of an operation: a principal (such as a user or a program), its name, and the access policy of the
+//! installation.
 
 use std::borrow::Cow;
 
@@ -22,7 +23,7 @@ pub struct SignedIn {
 #[derive(Debug, Clone, Default)]
 pub struct ApiKeyGrant {
     pub scopes: Vec<Scope>,
-    /// The user that the program acts for, if any. The scopes then apply only to objects that belong to this user.
+    /// The user that the program acts for. If a user is set, the scopes apply only to objects that belong to this user.
     pub user: Option<UserId>,
 }
 
@@ -61,7 +62,7 @@ impl Caller {
         Self { name, principal: Principal::ApiKey(grant), policy }
     }
 
-    /// Caller of a command on the server, with every permission.
+    /// Returns the caller for commands that run on the server itself. This caller has every permission.
     pub fn operator() -> Self {
         let policy = Policy { access: Access::Closed, self_service_funding: false };
         Self { name: Cow::Borrowed("operator"), principal: Principal::Operator, policy }

@@ -58,7 +58,7 @@ impl Scope {
     }
 }
 
-/// Permission checks, which operations make first.
+/// Permission checks, with which operations begin.
 impl Caller {
     /// Returns the id of the signed-in user, or an error if the caller is not a signed-in user.
     pub fn require_user(&self) -> Result<UserId> {
@@ -82,7 +82,7 @@ impl Caller {
         }
     }
 
-    /// Returns an error unless the caller has the scope.
+    /// Returns an error unless the caller has the scope for the whole installation.
     pub fn require_scope(&self, scope: Scope) -> Result<()> {
         match self.principal() {
             _ if self.has_scope(scope) => Ok(()),
@@ -91,7 +91,7 @@ impl Caller {
         }
     }
 
-    /// Returns an error unless the caller is this user or has the scope.
+    /// Returns an error unless the caller is the given user, or has the scope for the whole installation.
     pub fn require_user_or_scope(&self, user: UserId, scope: Scope) -> Result<()> {
         if self.user_id() == Some(user) { Ok(()) } else { self.require_scope(scope) }
     }

@@ -76,7 +76,7 @@ struct ReceivedBody<'a> {
     event: &'a RawValue,
 }
 
-/// The type of an event.
+/// The type of the event in a delivery.
 #[derive(Deserialize)]
 struct EventKind {
     #[serde(rename = "type")]

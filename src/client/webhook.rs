@@ -33,7 +33,7 @@ pub enum WebhookCommand {
     Listen(ListenArgs),
 }
 
-/// A webhook that was deleted.
+/// Output of `revwallet webhook delete`: the id of the deleted webhook.
 #[derive(Serialize)]
 struct DeletedBody {
     id: String,

@@ -19,11 +19,12 @@ const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read,
 ///
 /// The transaction locks the table of transfers before it takes the snapshot. Without the lock, a partition of the
 /// table could be replaced after the snapshot is taken, and the snapshot would lack the rows of the new partition. The
-/// primary needs no lock: there, the command that archives a partition waits for older snapshots.
+/// primary needs no lock: there, the command that archives a partition waits until older snapshots are no longer in
+/// use.
 const BEGIN_REPLICA_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only; \
     lock table only ledger.transfer in access share mode";
 
-/// The wait of an operation for a connection from the pool. Metrics count and time the wait even if the request is
+/// A wait for a connection from the pool. Metrics count the wait and record its duration, even if the request is
 /// canceled meanwhile.
 struct PoolWait<'a> {
     metrics: &'a Metrics,

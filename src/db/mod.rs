@@ -223,8 +223,9 @@ impl Database {
         DbConnection::take(&self.pool, operation, SnapshotScope::Statements, &self.metrics).await
     }
 
-    /// Takes a connection whose statements all see the same snapshot, and notes the position of the snapshot for the
-    /// response. If the client accepts an older state, the snapshot may be from the read replica.
+    /// Takes a connection whose statements all see the same snapshot, and remembers for the response up to which
+    /// position of the ledger the snapshot is current. If the client accepts an older state, the snapshot may be from
+    /// the read replica.
     pub async fn snapshot(&self, operation: &'static str) -> Result<DbConnection> {
         match self.stale_snapshot(operation).await {
             Some(snapshot) => Ok(snapshot),
@@ -281,12 +282,12 @@ impl Database {
         }
     }
 
-    /// Returns the options of a connection outside the pool.
+    /// Returns the options for opening a connection outside the pool.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
     }
 
-    /// Returns the options of a pipelined connection, which can have many requests in flight.
+    /// Returns the options for opening a pipelined connection, which can have many requests in flight.
     pub fn pipelined(&self) -> &Pipelined {
         &self.pipelined
     }

@@ -1,5 +1,5 @@
-//! Options of a pipelined connection, which can have many requests in flight. It uses the same server and the same
-//! encryption as the connections of the pool.
+//! Options of a pipelined connection to the database, which can have many requests in flight. It uses the same server
+//! and the same encryption as the connections of the connection pool.
 
 use std::str::FromStr;
 
@@ -11,7 +11,8 @@ use url::Url;
 
 use super::tls::{self, Trust};
 
-/// Parameters of the URL that only sqlx, the driver of the pool, knows.
+/// Names of URL parameters that apply only to the connections of the connection pool. A pipelined connection ignores
+/// them.
 const POOL_PARAMETERS: [&str; 1] = ["statement-cache-capacity"];
 
 /// Options of a pipelined connection.
@@ -35,8 +36,8 @@ impl Pipelined {
     }
 }
 
-/// Parses a database URL, whose encryption parameters have the same names as for the driver of the pool. The URL may
-/// contain a password, so error messages never include the URL.
+/// Parses a database URL. Its encryption parameters have the same names as in sqlx, the driver of the connection pool.
+/// The URL may contain a password, so error messages never include the URL.
 impl FromStr for Pipelined {
     type Err = anyhow::Error;
 
@@ -86,7 +87,8 @@ impl FromStr for Pipelined {
     }
 }
 
-/// Returns an environment variable of libpq. The driver of the pool reads these variables too.
+/// Returns the value of an environment variable of libpq, the PostgreSQL client library. The driver of the connection
+/// pool (sqlx) reads the same variables.
 #[expect(clippy::disallowed_methods, reason = "variables of libpq, not settings of ours")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

@@ -1,9 +1,9 @@
-//! Positions of reads. A position tells up to which transfer and event of the ledger the response to a request is
-//! current.
+//! Positions of database reads in the ledger. A position tells up to which transfer and event of the ledger a response
+//! is current.
 //!
-//! A read notes the position of its snapshot. The HTTP layer runs the request inside [`observe`] and sends the position
-//! as the header `Book-Position`. The code between the database and the HTTP layer treats a position as opaque text.
-//! The request also says whether its response may be stale, in which case a read replica may serve its reads.
+//! Each read records the position of its snapshot. The HTTP layer runs a request inside [`observe`] and sends the
+//! position of the first read as the header `Book-Position`. The code between the database and the HTTP layer treats a
+//! position as opaque text. If the client accepts a stale response, a read replica may serve the reads of the request.
 
 use std::cell::{Cell, OnceCell};
 
@@ -11,14 +11,14 @@ tokio::task_local! {
     static READS: Reads;
 }
 
-/// State of the current request's reads.
+/// Information about the current request's reads from the database.
 #[derive(Debug)]
 struct Reads {
     /// Position of the first read of the request.
     first: OnceCell<String>,
-    /// Whether the client accepts an older state.
+    /// Whether the client accepts a stale response.
     may_be_stale: bool,
-    /// Whether the primary has served a read of the request.
+    /// Whether the primary database has served a read of the request.
     is_fresh: Cell<bool>,
 }
 
@@ -34,25 +34,26 @@ pub async fn observe<F: Future>(may_be_stale: bool, request: F) -> (F::Output, O
     (output, position)
 }
 
-/// Whether the client of the running request accepts an older state.
+/// Whether the client of the running request accepts a stale response.
 pub fn may_be_stale() -> bool {
     READS.try_with(|reads| reads.may_be_stale).unwrap_or(false)
 }
 
-/// Whether a read replica may serve the next read of the running request. After the primary has served a read, the
-/// replica must not serve the next: the state of the replica may be older than the position in the response.
+/// Whether a read replica may serve the next read of the running request. After the primary database has served a read,
+/// the replica must not serve the next read, because the data of the replica may be older than the position in the
+/// response.
 pub(super) fn may_use_replica() -> bool {
     READS.try_with(|reads| reads.may_be_stale && !reads.is_fresh.get()).unwrap_or(false)
 }
 
-/// Notes that the primary serves a read.
+/// Records that the primary database serves a read of the running request.
 pub(super) fn note_fresh() {
     // Background work never uses a replica.
     let _outside = READS.try_with(|reads| reads.is_fresh.set(true));
 }
 
-/// Notes the position of a read, or of the cached response to an earlier read. Only the first position of a request
-/// counts.
+/// Records the position of a read, or of the cached response to an earlier read. Further positions of the same request
+/// have no effect.
 pub fn note_read(position: String) {
     // Background work has no response that could carry a position.
     let _outside = READS.try_with(|reads| {

@@ -1,4 +1,4 @@
-//! A read replica, which serves the reads of clients that accept an older state (`?stale=ok`).
+//! A read replica, which serves the reads of clients that accept stale responses (`?stale=ok`).
 //!
 //! A check every second compares the replica with the primary. While the replica does not respond, lags too far behind,
 //! or is not a copy of the primary, the primary serves these reads too.
@@ -21,11 +21,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time that a read waits for a snapshot of the replica, before the primary serves the read.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Interval at which a check polls the replica while the replica has not yet replayed the log up to the expected
-/// position.
+/// Interval at which a check polls the replica while the replica has not yet replayed the write-ahead log of the
+/// primary up to the expected position.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Name of the operation under which metrics record the queries of a check on the primary.
+/// Name of the operation under which the metrics record the queries that a check sends to the primary.
 const CHECK: &str = "replica.check";
 
 /// Reason that is logged if the primary lacks the last seal (the record that ends a committed batch) of the replica:
@@ -39,7 +39,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// State of the replica, as the last check or read has found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReplicaState {
-    /// The replica responds, and does not lag further behind than the setting allows.
+    /// The replica responds, and does not lag further behind than `--database-read-lag-max` allows.
     Usable,
     /// The replica lags too far behind.
     Behind,
@@ -188,9 +188,9 @@ impl ReadReplica {
     }
 }
 
-/// Progress of a replica in replaying the log of the primary.
+/// Progress of a replica in replaying the write-ahead log of the primary.
 struct Progress {
-    /// Latest moment for which the replica is known to have everything that the primary had written by then.
+    /// Moment up to which the replica is known to be complete: it has everything that the primary had written by then.
     complete_at: Instant,
     /// The position in the log of the primary that the replica is expected to reach next, and a moment at which the
     /// primary had written the log up to this position.

@@ -15,7 +15,8 @@ const VERSION_MIN: i32 = 15;
 /// Longest time that the first connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Parses the URL in a setting. The URL may contain a password, so error messages never include the URL.
+/// Parses the value of a setting as a database URL. The URL may contain a password, so error messages never include the
+/// URL.
 pub(super) fn options(setting: &str, url: &str) -> anyhow::Result<PgConnectOptions> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         bail!(
@@ -27,7 +28,8 @@ pub(super) fn options(setting: &str, url: &str) -> anyhow::Result<PgConnectOptio
     })
 }
 
-/// Adds the Postgres settings of every session. The timeouts keep a hanging process from blocking others.
+/// Adds the Postgres settings that apply to the sessions of this program, except those of pipelined connections. The
+/// timeouts keep a hanging process from blocking others.
 pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("revwallet").options([
         ("lock_timeout", "10s"),

@@ -1,5 +1,5 @@
-//! Verifies the certificate of the database server on pipelined connections. The `sslmode` of the URL determines how
-//! strict the verification is, as on the connections of the pool.
+//! Verifies the certificate of the database server on pipelined connections. The `sslmode` of the database URL
+//! determines how strict the verification is, as it does for the connections of the connection pool.
 
 use std::sync::Arc;
 

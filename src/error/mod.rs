@@ -195,7 +195,7 @@ impl Error {
 }
 
 impl Error {
-    /// Adds the wallet that this error concerns.
+    /// Adds the id of the wallet that this error concerns.
     #[must_use]
     pub fn of_wallet(self, wallet: i64) -> Self {
         Self::OfWallet { wallet, pointer: None, error: Box::new(self) }
@@ -225,7 +225,8 @@ fn moment(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
-/// Rounds up to whole seconds, so that a client that waits this long does not try again too early.
+/// Converts a time to wait to whole seconds, rounded up, so that a client that waits this long does not try again too
+/// early.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
 }

@@ -40,8 +40,8 @@ pub struct ExchangeArgs {
     /// Time after which an incomplete order is undone.
     #[arg(long, env = "REVWALLET_ORDER_DEADLINE", global = true, default_value = "15m", value_parser = settings::positive_duration)]
     pub order_deadline: Duration,
-    /// Number of attempts at a call to the external exchange or the blockchain after which the call is given up or its
-    /// outcome counts as unknown.
+    /// Number of attempts at a call to the external exchange or the blockchain. If all of them fail, the call is given
+    /// up, or its outcome counts as unknown.
     #[arg(long, env = "REVWALLET_ORDER_ATTEMPTS", global = true, default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=100))]
     pub order_attempts: i32,
     /// Longest time that a call to the external exchange or the blockchain may take.
@@ -133,7 +133,7 @@ fn fee(text: &str) -> Result<Rate, String> {
     if rate.to_stored() < 10_000 { Ok(rate) } else { Err("must be below 100".to_owned()) }
 }
 
-/// Parses a price of crypto: a decimal above zero.
+/// Parses the price of a unit of crypto: a decimal above zero.
 pub(super) fn price(text: &str) -> Result<Decimal, String> {
     let price: Decimal = text.parse().map_err(|_| "must be a decimal, such as 10.5".to_owned())?;
     if price > Decimal::ZERO && price.scale() <= 8 && price < Decimal::from(1_000_000_000_000_i64) {
@@ -143,7 +143,7 @@ pub(super) fn price(text: &str) -> Result<Decimal, String> {
     }
 }
 
-/// Parses a share from 0 to 1.
+/// Parses the share of calls that fail: a number from 0 to 1.
 pub(super) fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),

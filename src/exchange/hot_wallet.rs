@@ -1,5 +1,5 @@
-//! Hot wallets: the accounts from which the house pays for orders, one in fiat and one in crypto. They cannot be
-//! overdrawn, and only operators can fund them.
+//! Hot wallets: the accounts from which the house (the owner of the exchange) pays for orders, one in fiat and one in
+//! crypto. They cannot be overdrawn, and only operators can fund them.
 
 use std::time::Duration;
 

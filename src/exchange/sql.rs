@@ -166,7 +166,7 @@ pub(super) async fn orders(db: &mut PgConnection, filter: &OrderFilter) -> Resul
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns the user that placed an order, or `None` if the order does not exist.
+/// Returns the user who placed an order, or `None` if the order does not exist.
 pub(super) async fn owner(db: &mut PgConnection, order: SagaId) -> Result<Option<UserId>> {
     let owner = sqlx::query_scalar!(
         r#"select app_user as "user: UserId" from exchange_order where id = $1"#,

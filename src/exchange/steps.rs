@@ -49,7 +49,7 @@ static DEFINITIONS: [Definition; 2] = [
     Definition { kind: "sell", version: 1, steps: &[HOLD, EXCHANGE, PAYOUT] },
 ];
 
-/// Returns the definition that new orders of a side use.
+/// Returns the definition of the steps for new orders of a side (buy or sell).
 pub(super) fn newest(side: Side) -> &'static Definition {
     let newest = DEFINITIONS.iter().rev().find(|definition| definition.kind == side.name());
     newest.expect("both sides have a definition")
@@ -256,7 +256,7 @@ impl OrderSteps {
         Ok(movements.into_iter().filter(|movement| movement.amount > Minor::ZERO).collect())
     }
 
-    /// Writes movements between accounts of the system to the ledger, as a single transfer.
+    /// Writes movements of money between accounts of the system to the ledger, as a single transfer.
     async fn post(
         &self,
         call: &Call<'_>,

@@ -56,8 +56,8 @@ pub enum OrderAmount {
 }
 
 impl OrderAmount {
-    /// Returns the amount as text. The text is part of the request's hash, which detects an idempotency key that a
-    /// client reuses with another amount.
+    /// Returns the amount as text. The hash of a request covers this text, to detect a client that reuses an
+    /// idempotency key for another amount.
     pub(super) fn content(self) -> String {
         match self {
             Self::Fiat(amount) => format!("fiat {}", amount.0),

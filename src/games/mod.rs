@@ -103,7 +103,7 @@ impl GamesParts {
 }
 
 /// Returns an error unless the caller may manage the games of a publisher. `user` is the user who acts for the
-/// publisher; `None` stands for the games of the operator.
+/// publisher; `None` if the games belong to the operator.
 fn require_manager(caller: &Caller, user: Option<UserId>) -> Result<()> {
     match user {
         Some(user) => caller.require_owner_or_scope(user, Scope::GamesWrite),

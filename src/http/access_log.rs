@@ -18,7 +18,7 @@ pub(super) struct SuccessSampler(pub(super) f64);
 
 impl SuccessSampler {
     /// Whether the request is logged if it succeeds. The decision depends only on the trace id, so either all
-    /// successful requests of a trace are logged or none.
+    /// successful requests of a trace are logged, or none of them.
     pub(super) fn is_sampled(self, context: &RequestContext) -> bool {
         let [.., a, b, c, d] = context.trace().trace_id;
         let Self(ratio) = self;

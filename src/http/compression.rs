@@ -1,7 +1,7 @@
-//! Compression policy: lists, statements, documents and pages are compressed if the client accepts gzip.
+//! Compression policy: large text responses, such as lists and HTML pages, are compressed if the client accepts gzip.
 //!
-//! tower-http does the compression, but its own policy does not fit: it can respond with 406 after the handler has done
-//! its work, does not limit concurrent compressions, and keeps a strong `ETag`.
+//! tower-http does the compression, but its own policy is not used, because it can respond with 406 after the handler
+//! has done its work, does not limit concurrent compressions, and keeps a strong `ETag`.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) const COMPRESSIONS_MAX: usize = 64;
 const CONTENT_TYPES: [&str; 4] =
     ["application/json", "text/", "image/svg+xml", "application/javascript"];
 
-/// Extension of a response that allows tower-http to compress the response.
+/// Response extension that allows tower-http to compress the response.
 #[derive(Debug, Clone, Copy)]
 struct Marked;
 
@@ -90,8 +90,8 @@ pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
     CONTENT_TYPES.iter().any(|compressible| kind.starts_with(compressible))
 }
 
-/// Marks a response for compression, and returns a permit from `room`, which the response must hold until it has been
-/// sent. If no permit is left, the response is not marked.
+/// Marks a response for compression, and returns a permit of the semaphore `room`, which the response must hold until
+/// it has been sent. If no permit is left, the response is not marked.
 ///
 /// `room` is `None` if the client does not want compression. The response is marked even then, because the mark makes
 /// tower-http add the header `Vary: accept-encoding`.

@@ -104,7 +104,7 @@ impl RequestContext {
         self.0.connection.as_ref()
     }
 
-    /// Returns the memory budgets to which the request is charged.
+    /// Returns the memory budgets to which the memory of the request is charged.
     pub fn memory(&self) -> MemoryAccount<'_> {
         let share = self.connection().and_then(|connection| connection.share());
         MemoryAccount { whole: &self.0.memory, share: share.map(|share| &share.memory) }

@@ -65,7 +65,7 @@ impl MoneyFormat {
         }
     }
 
-    /// Runs the handler of a request, and uses this format for the decimals that it serializes.
+    /// Runs the handler of a request, and uses this format for the decimals that the handler serializes.
     pub(super) fn scope<F: Future>(self, request: F) -> impl Future<Output = F::Output> {
         match self {
             // `current` returns `Number` outside of a scope too, so the cost of a scope is saved here.
@@ -74,8 +74,8 @@ impl MoneyFormat {
         }
     }
 
-    /// Runs `write`, and uses this format for the decimals that it serializes. Streamed responses need this function,
-    /// because their parts are written after the handler has returned.
+    /// Runs `write`, and uses this format for the decimals that `write` serializes. Streamed responses need this
+    /// function, because their parts are written after the handler has returned.
     pub fn write<R>(self, write: impl FnOnce() -> R) -> R {
         FORMAT.sync_scope(self, write)
     }

@@ -1,5 +1,5 @@
-//! Documents of any length, as JSON or CSV. They are streamed part by part, so the memory for a document does not
-//! depend on its length.
+//! Long documents, such as account statements, as JSON or CSV. They are streamed part by part, so the memory for a
+//! document does not depend on its length.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -35,8 +35,8 @@ impl DocumentFormat {
     /// Returns a response whose parts are created while the client reads them. If a part is an error, the response ends
     /// early.
     ///
-    /// The parts are created after the handler has returned, so this function saves the money format of the request for
-    /// them.
+    /// The parts are created after the handler has returned, so this function saves the format of amounts of money that
+    /// applies to the request.
     pub fn respond(
         self,
         head: String,

@@ -26,7 +26,7 @@ impl<'a> RawField<'a> {
 /// Collects the validation errors of a body, so that the response can list all of them.
 #[derive(Debug, Default)]
 pub struct Validator {
-    /// Pointer to the object that is validated; empty for the whole body.
+    /// JSON pointer to the object that is validated; empty for the whole body.
     base: String,
     errors: Vec<FieldError>,
 }

@@ -14,7 +14,8 @@ use serde_json::error::Category;
 
 use crate::error::{Error, FieldError, Result};
 
-/// Number of headers for which a response has room from the start: with those that the middleware adds, none has more.
+/// Number of headers for which a new response reserves memory. No response has more headers, including those that the
+/// middleware adds.
 const HEADERS: usize = 12;
 
 /// Maximum number of unknown members that an error response lists.
@@ -84,8 +85,8 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) ->
     Error::field(pointer + &member, detail)
 }
 
-/// Rewords an error of serde without the names of Rust types. Returns the name of the member if a member is missing or
-/// duplicate, and the new text.
+/// Rewords an error of serde without the names of Rust types. Returns the name of the missing or duplicate member, if
+/// the error reports such a member, and the new text.
 fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
     let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
     let place = match place.split_once(" column ") {

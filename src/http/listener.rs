@@ -5,7 +5,7 @@
 //! | connections of the listener | idle connections are closed, first those without a request; the new one waits |
 //! | connections of one address | the new connection is closed |
 //! | time until the first request | the connection is closed |
-//! | unread responses of a connection | the next request waits, because hyper first sends the response |
+//! | unread responses of a connection | the next request waits until hyper has sent the earlier responses |
 
 use std::error::Error as _;
 use std::io;

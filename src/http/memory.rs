@@ -29,11 +29,11 @@ const SHARES: usize = 4;
 /// these small bodies.
 pub(super) const UNCHARGED_BYTES: usize = 4 * 1024;
 
-/// Extension of a response that is not charged to the memory budget, because other responses share its bytes.
+/// Response extension that exempts the response from the memory budget, because other responses share its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedBytes;
 
-/// Budget of a whole listener, or the part of it that one address may use.
+/// Memory budget of a whole listener, or the part of it that one client address may use.
 #[derive(Debug)]
 pub struct MemoryBudget {
     requests: Arc<Semaphore>,

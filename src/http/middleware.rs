@@ -66,7 +66,7 @@ pub struct PipelineOptions {
     pub rpc_methods: RpcMethods,
 }
 
-/// Handles the requests of a listener: middleware, then the router.
+/// Handles the requests of a listener: runs the middleware, then the router.
 pub struct RequestPipeline {
     stack: Stack,
     memory: Arc<MemoryBudget>,

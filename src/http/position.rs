@@ -8,7 +8,7 @@ use crate::db::position;
 
 static BOOK_POSITION: HeaderName = HeaderName::from_static("book-position");
 
-/// Query parameter of a read, which says whether the response may be stale.
+/// Query parameter of `GET` and `HEAD` requests, which says whether the response may be stale.
 pub(super) const STALE: &str = "stale";
 
 /// The only value of [`STALE`]: the response may be stale.
@@ -17,7 +17,8 @@ pub(super) const STALE_OK: &str = "ok";
 /// Properties of a request that affect how the request reads from the database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
-    /// Whether the request is a read. Responses to reads have the header `Book-Position`.
+    /// Whether the method of the request is safe (changes nothing). Only responses to such requests can have the header
+    /// `Book-Position`.
     is_read: bool,
     may_be_stale: bool,
 }
@@ -31,8 +32,9 @@ impl ReadOptions {
     }
 }
 
-/// Runs a request. If the request is a read, adds the header `Book-Position` to the response, with the position of the
-/// first read from the database.
+/// Runs a request. If the method of the request is safe and the request has read from the database, adds the header
+/// `Book-Position` to the response. The header says up to which point of the ledger the request's first database read
+/// was current.
 pub(super) async fn add_to_read<B, E>(
     options: ReadOptions,
     request: impl Future<Output = Result<Response<B>, E>>,

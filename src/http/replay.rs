@@ -8,7 +8,7 @@ use super::json;
 
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A response with the header `Idempotent-Replayed` if an earlier request with the same key has taken effect.
+/// A response that gets the header `Idempotent-Replayed` if an earlier request with the same key has taken effect.
 pub struct Replayable<T> {
     status: StatusCode,
     body: T,

@@ -74,7 +74,7 @@ impl Registry {
         Self::default()
     }
 
-    /// Registers a kind of job under the name of its queue.
+    /// Registers a kind of job. `queue` is the identifier of the kind, and labels its jobs in the metrics.
     #[must_use]
     pub fn job<T: TaskHandler + 'static>(mut self, queue: &'static str) -> Self {
         self.queues.push(queue);

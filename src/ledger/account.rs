@@ -1,6 +1,6 @@
 //! Accounts: ids that encode the class of an account, and the state of an account.
 //!
-//! | ids | class | floor | ceiling |
+//! | ids | class | lowest balance | highest balance |
 //! |---|---|---|---|
 //! | above 0 | customer accounts | 0 | 2^53-1 |
 //! | -2^40 to -1 | system accounts: one for each role and currency | none | none |
@@ -17,8 +17,8 @@ use super::currency::Currency;
 use super::money::{MAX_BALANCE, Minor};
 use crate::error::{Error, Result};
 
-/// Boundary of negative ids: ids above `-SYSTEM_IDS` are system accounts, and ids below it are hold accounts or
-/// payables.
+/// Boundary of negative ids: those above `-SYSTEM_IDS` belong to system accounts, and those below it to hold accounts
+/// or payables.
 const SYSTEM_IDS: i64 = 1 << 40;
 
 /// Boundary of the ids of payables: all of them are at or below `-PAYABLE_IDS`.
@@ -27,7 +27,8 @@ const PAYABLE_IDS: i64 = 1 << 54;
 /// Highest number that identifies a third party to which the operator owes money.
 pub const PARTY_MAX: u32 = (1 << 21) - 1;
 
-/// Bit in the id of a system account that marks the account as belonging to another book.
+/// Bit in the id of a system account that marks the account as belonging to another book (an independently ordered part
+/// of the ledger).
 const FOREIGN: i64 = 1 << 39;
 
 /// Highest id of a customer account. The limit leaves room for the ids of hold accounts, and every JSON parser reads
@@ -95,8 +96,8 @@ impl AccountId {
         }
     }
 
-    /// The id under which other books record this account. It differs from the account's own id only for system
-    /// accounts, because every book has system accounts with the same ids.
+    /// The id under which other books (independently ordered parts of the ledger) record this account. It differs from
+    /// the account's own id only for system accounts, because every book has system accounts with the same ids.
     pub(super) fn foreign_id(self) -> Self {
         match self.class() {
             Some(AccountClass::System) => Self(-(-self.0 | FOREIGN)),

@@ -14,7 +14,7 @@ use super::writer::Settings;
 use super::{AdvertisedAddress, Candidacy, partition};
 use crate::settings;
 
-/// Settings of the ledger's writer and of its rules.
+/// Settings of the ledger's writer and of the ledger's rules.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Ledger")]
 pub struct LedgerArgs {
@@ -40,8 +40,8 @@ pub struct LedgerArgs {
     /// Number of transfers that each new partition of the ledger's table has room for.
     #[arg(long, env = "REVWALLET_LEDGER_PARTITION_ROWS", global = true, default_value_t = 100_000_000, value_parser = clap::value_parser!(i64).range(100..=1_000_000_000_000))]
     pub ledger_partition_rows: i64,
-    /// Elect one of the processes with an API as leader, which writes the transfers of all processes; otherwise each
-    /// process writes its own transfers.
+    /// Elect a leader among the processes that serve the API; the leader writes the transfers of all processes. If
+    /// `false`, each process writes its own transfers.
     #[arg(long, env = "REVWALLET_LEDGER_FORWARDING", global = true, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub ledger_forwarding: bool,
     /// Host and port at which other processes reach the internal listener of this process [default: the address of that
@@ -75,7 +75,7 @@ impl LedgerArgs {
         self.ledger_forwarding.then_some(candidacy)
     }
 
-    /// Creates the books that are missing, and returns the settings of the writer.
+    /// Creates the missing books, and returns the settings of the writer.
     pub async fn settings(&self, pool: &PgPool) -> anyhow::Result<Settings> {
         let rows = self.ledger_partition_rows;
         let books = partition::create_books(pool, self.books, rows).await?;

@@ -1,9 +1,9 @@
 //! The auditor: a background task that checks each new batch of the ledger, and reports the results in metrics.
 //!
-//! Each batch is checked once across all processes, from the first batch on. An inconsistency is logged as an error and
-//! counted in a metric that an alert watches; the auditor does not stop transfers. Once a minute it logs an anchor: the
-//! seq and hash of the last checked batch. With an anchor from archived logs, `revwallet verify` proves that no batch
-//! up to the anchor was rewritten.
+//! Each batch, beginning with the first, is checked once, by one of the processes. An inconsistency is logged as an
+//! error and counted in a metric that an alert watches; the auditor does not stop transfers. Once a minute, the auditor
+//! logs an anchor: the seq and hash of the last checked batch. With an anchor from archived logs, `revwallet verify`
+//! proves that no batch up to the anchor was rewritten.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,7 +107,7 @@ impl SegmentHandler<SealedChunks> for Auditor {
 }
 
 impl Auditor {
-    /// Reports the results of a chunk in metrics and in the log.
+    /// Reports the results of checking a chunk of the ledger in metrics and in the log.
     fn report(&self, checker: &mut BookChecker, chunk: &BookChunk) {
         let faults = checker.take_faults();
         for check in [
@@ -162,7 +162,7 @@ impl Auditor {
         if self.anchor_logged_at.is_none_or(|at| at.elapsed() >= ANCHOR_INTERVAL) {
             self.anchor_logged_at = Some(Instant::now());
             let head = checker.head();
-            tracing::info!(event = "ledger.anchor", anchor = %head, "the auditor has checked the ledger up to seal {head}");
+            tracing::info!(event = "ledger.anchor", anchor = %head, "the auditor has checked the ledger up to anchor {head}");
         }
     }
 }

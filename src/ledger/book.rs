@@ -3,14 +3,15 @@
 //!
 //! | what | book |
 //! |---|---|
-//! | customer accounts and their hold accounts | from the id: book `b` has the ids above `(b - 1) * 2^44` |
-//! | transfers | from the seq, in the same way |
+//! | customer accounts and their hold accounts | encoded in the id of the customer account: the ids of book `b` begin above `(b - 1) * 2^44` |
+//! | transfers | encoded in the seq (sequence number), in the same way |
 //! | reserves and payables | always the first book, so that a single writer can check their balances |
 //! | other system accounts | each book has its own; a posting to several books uses those of its home book |
 //!
-//! A posting that touches accounts of several books has one of these books as its home. The home stores every leg and
-//! numbers the transfers; each other book stores copies of the legs that touch its accounts. For an account of another
-//! book, a book tracks only the net amount that its own transfers have moved to that account.
+//! A posting (a set of transfers that are written atomically) that touches accounts of several books has one of these
+//! books as its home. The home stores every leg (row of a transfer) and numbers the transfers; each other book stores
+//! copies of the legs that touch its accounts. For an account of another book, a book tracks only the net amount that
+//! its own transfers have moved to that account.
 
 use super::account::{AccountClass, AccountId};
 use super::transfer::{Action, Leg, Posting};
@@ -94,8 +95,9 @@ fn touched_books(posting: &Posting) -> impl Iterator<Item = i32> {
     posting.legs.iter().flat_map(books).flatten()
 }
 
-/// The book of the account that a leg debits or whose state it changes. If each book has its own account with the
-/// debited id, the book of the credited account; `None` if each book has its own account with the credited id, too.
+/// The book of the account that a leg debits, or whose state the leg changes. If each book has its own account with the
+/// debited id, returns the book of the credited account; `None` if each book has its own account with the credited id,
+/// too.
 fn leg_book(leg: &Leg) -> Option<i32> {
     match leg.action {
         Action::Move { debit, credit, .. } => {

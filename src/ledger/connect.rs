@@ -32,8 +32,8 @@ pub enum StartError {
     Unsafe(super::UnsafeSettings),
     #[error("the database has no book {0}; run the migrations")]
     NoBook(i32),
-    /// Another process changed the number of books during the start. A process that does not know a book would mistake
-    /// the accounts of that book for accounts of another book.
+    /// Another process changed the number of books while this process was starting. A process that does not know a book
+    /// would mistake the accounts of that book for accounts of another book.
     #[error(
         "the database has {found} books instead of {expected}: another process has just changed them; start this process again"
     )]

@@ -1,4 +1,4 @@
-//! Currencies: their codes, and the decimals of their minor units.
+//! Currencies, each with its code and its number of decimals.
 
 use std::collections::HashMap;
 use std::fmt;

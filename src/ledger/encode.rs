@@ -1,11 +1,11 @@
 //! Canonical encoding of a batch as bytes. Each batch ends with a seal, a row with a hash that covers the digest of
 //! this encoding.
 //!
-//! The encoding starts with a version byte, the book, and the last seq before the batch. Then come self-delimiting
-//! records, whose first byte tells their type: the transfers, ordered by seq (a copy is followed by the seq of its
-//! original); the postings that have an idempotency key, ordered by first seq; and the new accounts, ordered by seq and
-//! id. Numbers are big-endian. Each stored batch is verified with the version that wrote it, so a change to the
-//! encoding needs a new version, and the old version must stay supported.
+//! The encoding starts with a version byte, the number of the book, and the last seq (sequence number) before the
+//! batch. Then come self-delimiting records, whose first byte tells their type: the transfers, ordered by seq (a copy
+//! is followed by the seq of its original); the postings that have an idempotency key, ordered by first seq; and the
+//! new accounts, ordered by seq and id. Numbers are big-endian. Each stored batch is verified with the version that
+//! wrote it, so a change to the encoding needs a new version, and the old version must stay supported.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ const FLUSH_LEN: usize = 4096;
 #[derive(Debug)]
 pub(super) struct BatchEncoder {
     hasher: Sha256,
-    /// Buffers small records, because many small updates cost more than the hashing itself.
+    /// Buffer that collects small records, because many small hash updates would cost more than the hashing itself.
     buffer: Vec<u8>,
 }
 

@@ -66,8 +66,8 @@ impl StageTimer {
         self.sent = Instant::now();
     }
 
-    /// Records how long each stage of a batch took. Called after the batch was committed at `written` and its postings
-    /// have their replies.
+    /// Records how long each stage of a batch took. Called when all postings of the batch have their replies; `written`
+    /// is the time at which the batch was committed.
     pub(super) fn finish(self, metrics: &Metrics, written: Instant) {
         let stages = [
             ("queue", self.taken - self.queued),

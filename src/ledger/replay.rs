@@ -1,5 +1,5 @@
-//! Completes the repeated reply to an idempotency key with the balances that the stored rows of its posting do not
-//! contain.
+//! Completes the reply to a request that repeats an idempotency key: adds the balances that the stored rows of the
+//! earlier posting do not contain.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,8 @@ use super::{read, sql};
 use crate::error::Result;
 
 /// Completes a posting that was read from the database. Adds the held balances of the accounts that the posting
-/// touched. Reads the balances of accounts of other books from those books, because the posting's home book lacks them.
+/// touched. If an account does not belong to the posting's book, reads its balance from the account's book, because the
+/// posting's book does not contain the balance.
 pub(super) async fn complete(db: &mut PgConnection, posted: &mut Posted) -> Result<()> {
     let home = book_of(posted.first_seq);
     let is_foreign = |id: AccountId| book_of_account(id).is_some_and(|book| book != home);

@@ -1,5 +1,5 @@
-//! SQL statements of the ledger. The statements of the writer are plain text instead of checked queries, because the
-//! writer pipelines them over its own connection.
+//! SQL statements of the ledger. The ledger writer's statements are plain text, not queries that are checked at compile
+//! time, because the writer pipelines them over its own connection.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -33,7 +33,7 @@ pub(super) const ROLLBACK: &str = "rollback";
 pub(super) const LOCK_BOOKS: &str =
     "select pg_advisory_xact_lock(1885434485, book) from unnest($1::int[]) book";
 
-/// Finds the committed batch that directly follows the batch that ends at this seq.
+/// Finds the successor of a batch: the committed batch whose predecessor ends at this seq.
 pub(super) const NEXT_SEAL: &str = "
     select batch_id, at
     from ledger.seal
@@ -65,9 +65,9 @@ pub(super) const KEYS: &str = "
         offset 0
     ) p";
 
-/// Reads the account data that the rules need: currency, balance, held balance and state. Each account takes two index
-/// probes for the balance, two for the held balance, and one for the state. `offset 0` has the same purpose as in
-/// [`KEYS`].
+/// Reads the account data that the rules for postings need: currency, balance, held balance and state. Each account
+/// takes two index probes for the balance, two for the held balance, and one for the state. `offset 0` has the same
+/// purpose as in [`KEYS`].
 pub(super) const ACCOUNTS: &str = "
     select a.account, a.currency, a.decimals, d.seq, d.debit_balance, c.seq, c.credit_balance, s.kind,
         coalesce(case when coalesce(hc.seq, 0) < hd.seq then hd.debit_balance else hc.credit_balance end, 0)
@@ -116,8 +116,9 @@ pub(super) const BACKEND: &str = "
 pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
-/// Tries to become the leader of a book: takes its leader lock, unless another session holds it. The session keeps the
-/// lock until it ends. The constant number distinguishes the leader locks from all other advisory locks.
+/// Tries to become the leader of a book (the process that writes its postings): takes the book's leader lock, unless
+/// another session holds it. A session keeps the lock until the session ends. The constant number distinguishes the
+/// leader locks from all other advisory locks.
 pub(super) const TRY_TO_LEAD: &str = "select pg_try_advisory_lock(1819042162, $1)";
 
 /// Stores the address of a book's leader, and the secret key that other processes present when they send postings to
@@ -145,8 +146,9 @@ pub(super) const DURABILITY: &str = "
 /// Switches to the application's role.
 pub(super) const SET_ROLE: &str = "set role revwallet_app";
 
-/// Checks that the application's role exists and that this user may switch to it. The role is missing if the cluster
-/// did not permit its creation. Before PostgreSQL 16, every member of a role may switch to the role.
+/// Checks that the application's role exists and that this user may switch to it. The role is missing if the user that
+/// ran the migrations was not permitted to create roles. Before PostgreSQL 16, every member of a role may switch to the
+/// role.
 pub(super) const HAS_ROLE: &str = "
     select coalesce((
         select pg_has_role(r.oid,
@@ -209,17 +211,18 @@ pub(super) async fn find_posted(
     Ok(Some(Posted { first_seq, last_seq, at, replayed: true, rows, held: Vec::new() }))
 }
 
-/// Copy of a leg in a book other than the home book of its posting. The home book contains every leg of the posting.
+/// Copy of a leg of a posting to several books. The home book of the posting contains the original of every leg; each
+/// other book contains copies of the legs that touch it.
 pub(super) struct LegCopy {
     pub home: i64,
     pub book: i32,
     pub seq: i64,
-    /// Balance after the leg, as the copy contains it; `None` if the copy is archived.
+    /// Balance of the debited account after the leg, as stored in the copy; `None` if the copy is archived.
     pub debit_balance: Option<i64>,
     pub credit_balance: Option<i64>,
 }
 
-/// Reads the copies, in other books, of the legs whose seqs are in this range.
+/// Reads the copies of legs that other books contain. The original legs have the seqs from `first_seq` to `last_seq`.
 pub(super) async fn copies(
     db: &mut PgConnection,
     first_seq: i64,

@@ -10,8 +10,8 @@ use super::currency::Currency;
 use super::money::Minor;
 use crate::idempotency_key::HashedKey;
 
-/// Maximum number of legs of a posting: enough for an atomic batch of 10,000 transfers with a fee each. The number of
-/// legs is stored as a `smallint`.
+/// Maximum number of legs (single movements of money, or changes of state) of a posting: enough for an atomic batch of
+/// 10,000 transfers with a fee each. The number of legs is stored as a `smallint`.
 pub const POSTING_LEGS_MAX: usize = 20_000;
 
 /// Longest metadata of a leg, in bytes. With this limit, a row fits into a page of the database.
@@ -124,7 +124,7 @@ pub struct Leg {
     pub with_previous: bool,
     /// The transfer that this leg reverses or completes.
     pub linked: Option<i64>,
-    /// JSON that is stored and hashed byte for byte.
+    /// Metadata of the leg: JSON that is stored and hashed byte for byte.
     pub metadata: Option<Box<RawValue>>,
 }
 

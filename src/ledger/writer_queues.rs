@@ -16,7 +16,7 @@ use crate::tasks::Tasks;
 pub(super) struct WriterQueues {
     /// The queue of each book's writer, in the order of the books.
     books: Arc<[mpsc::Sender<QueuedPosting>]>,
-    /// The admission of each writer, which tracks the age of the writer's oldest posting.
+    /// The [`Admission`] of each writer, which tracks the age of the writer's oldest posting.
     admissions: Arc<[Admission]>,
     /// The queue of postings that touch several books; `None` if there is only one book.
     cross_book: Option<mpsc::Sender<QueuedPosting>>,

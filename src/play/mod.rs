@@ -2,8 +2,8 @@
 //! identify a wallet by the id of its player.
 //!
 //! The operations on main wallets are in `wallet/main_wallet`. [`leaderboards`] ranks scores and pays prizes, [`feed`]
-//! serves realtime topics, [`leader`] announces the leader of the game, and [`events`] accepts the events of game
-//! servers.
+//! serves realtime topics, [`leader`] announces the player that has reached the highest balance ever, and [`events`]
+//! accepts events that game servers send.
 
 pub mod events;
 pub mod feed;

@@ -8,8 +8,8 @@ use crate::settings;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Realtime")]
 pub struct RealtimeArgs {
-    /// Maximum number of bytes that are queued for a WebSocket or gRPC client. If its queue is full, its subscriptions
-    /// fall behind.
+    /// Maximum number of bytes that are queued for a WebSocket or gRPC client. While the queue is full, no further
+    /// events are queued; the client gets them after it has emptied the queue.
     #[arg(long, env = "REVWALLET_REALTIME_QUEUE_BYTES", global = true, default_value_t = 262_144, value_parser = settings::count())]
     pub realtime_queue_bytes: usize,
     /// Longest time that a WebSocket client may take to empty a full queue. After that, its connection is closed with
@@ -26,7 +26,8 @@ pub struct RealtimeArgs {
     /// Maximum number of subscriptions of one WebSocket connection.
     #[arg(long, env = "REVWALLET_REALTIME_SUBSCRIPTIONS_MAX", global = true, default_value_t = 100, value_parser = settings::count())]
     pub realtime_subscriptions_max: usize,
-    /// Time after which events that move no money are deleted. Clients cannot continue from an older position.
+    /// Time after which events that move no money are deleted. A client that has missed an older event cannot continue
+    /// where it left off.
     #[arg(long, env = "REVWALLET_EVENT_RETENTION", global = true, default_value = "7d", value_parser = settings::whole_seconds)]
     pub event_retention: Duration,
 }

@@ -11,7 +11,8 @@ use super::position::{BookPosition, SealedPosition};
 use crate::error::{Error, Result};
 use crate::ledger::tail::PositionFacts;
 
-/// Longest time that the result of a check is cached. After that, the position is checked in the database again.
+/// Longest time that a position stays in the cache of checked positions. After that, the position is checked in the
+/// database again.
 const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Maximum number of positions that are checked in the database at the same time.
@@ -86,8 +87,8 @@ impl Hub {
 }
 
 impl Hub {
-    /// Returns the position at which a new subscription begins: the position of the hub, or of the database if the hub
-    /// is not running.
+    /// Returns the position at which a new subscription begins: the position up to which the hub has delivered
+    /// everything or, if the hub is not running, the newest position in the database.
     pub(super) async fn current_position(&self) -> Result<BookPosition> {
         if let Some(position) = self.position().await {
             return Ok(position);
@@ -106,8 +107,8 @@ impl Hub {
     }
 }
 
-/// Returns the reason why a client cannot continue from a position without missing events of a book, or `None` if the
-/// client can continue.
+/// Returns the reason why a client that continues from `position` would miss transfers of `book` (a part of the
+/// ledger), or events of the event table. Returns `None` if the client would miss neither.
 fn obstacle(
     position: &BookPosition,
     book: &SealedPosition,

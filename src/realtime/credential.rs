@@ -19,7 +19,8 @@ use crate::error::Result;
 /// Topic of the event table on which processes announce revoked credentials. Clients cannot subscribe to it.
 pub(super) const REVOCATIONS: &str = "internal:revoked";
 
-/// A credential on which a connection depends. Announcements of revocations contain the credential in the same form.
+/// A credential on which a connection depends. Its JSON form is the body of the event that announces the revocation of
+/// the credential.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Credential {

@@ -1,5 +1,5 @@
-//! Deliveries: messages with their positions. A message is encoded once for each frame format, not once for each
-//! subscriber.
+//! Deliveries: messages with their positions in the ledger and the event table. A message is encoded once for each
+//! frame format, not once for each subscriber.
 
 use std::fmt::Write;
 use std::sync::OnceLock;
@@ -27,7 +27,7 @@ pub(super) enum FrameFormat {
 /// Source of a delivery: the ledger, or the table of events that move no money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeliverySource {
-    /// The transfer with this sequence number.
+    /// The ledger. Contains the sequence number of the transfer.
     Book(i64),
     Events,
 }
@@ -88,7 +88,7 @@ impl Delivery {
     }
 
     /// Returns the frame for a subscriber that has received everything up to `position`, and the subscriber's new
-    /// position. The frame is `None` if this format cannot express the message.
+    /// position. The frame is `None` if `format` cannot express the message.
     pub(super) fn frame(
         &self,
         format: FrameFormat,

@@ -30,8 +30,8 @@ pub struct NewEvent<'a> {
     pub trace: Option<Uuid>,
 }
 
-/// Form in which events are stored. If a stored body has another form, the whole body is the data, and the type of the
-/// event is derived from its topic.
+/// JSON object that the event table stores as the body of an event. If a stored body does not have this form, the whole
+/// body is the data of the event, and the type of the event is derived from its topic.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(rename = "type", borrow)]
@@ -49,7 +49,8 @@ pub async fn publish(db: &mut PgConnection, event: &NewEvent<'_>) -> Result<()> 
     publish_all(db, std::slice::from_ref(event)).await
 }
 
-/// Publishes several events like [`publish`]. Subscribers receive them in this order.
+/// Publishes several events in the caller's transaction. Subscribers receive them in the given order, after the
+/// transaction has committed.
 pub async fn publish_all(db: &mut PgConnection, events: &[NewEvent<'_>]) -> Result<()> {
     let bodies = events.iter().map(to_raw_value).collect::<Result<Vec<_>, _>>();
     let bodies = bodies.map_err(|cause| Error::Internal(cause.into()))?;

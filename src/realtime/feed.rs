@@ -19,7 +19,7 @@ pub struct Topic {
     pub transfers: TopicTransfers,
 }
 
-/// The transfers from which messages of a topic may be made.
+/// The transfers that the feed may turn into messages of a topic.
 #[derive(Debug, Clone)]
 pub enum TopicTransfers {
     None,
@@ -42,7 +42,7 @@ pub type Wanted = HashSet<Arc<str>>;
 
 /// A family of topics that a module defines, such as the topics of wallets.
 pub trait Feed: Send + Sync + 'static {
-    /// Returns the topic with this name or alias, or `None` if it does not belong to this feed.
+    /// Returns the topic with this name or alias, or `None` if the feed does not define such a topic.
     fn topic(&self, name: &str) -> Option<Topic>;
 
     /// Returns an error unless the caller may read the topic.
@@ -53,9 +53,9 @@ pub trait Feed: Send + Sync + 'static {
         async { Ok(Vec::new()) }.boxed()
     }
 
-    /// Returns the messages about these rows of the ledger, but only for `wanted` topics. Each message comes with the
-    /// index of its row, and the messages are in the order of the rows. The rows of a transfer are never split between
-    /// two calls.
+    /// Turns rows of the ledger into messages, but only into messages of `wanted` topics. Each message comes with the
+    /// index of its row, and the messages are in the order of the rows. Rows of the same transfer are never split
+    /// between two calls.
     fn messages<'a>(
         &'a self,
         rows: &'a [SealedRow],

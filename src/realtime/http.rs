@@ -109,8 +109,8 @@ async fn open_websocket(
     }))
 }
 
-/// Rejects connections from pages of other websites, unless access is open or `--cors-origins` lists the website. The
-/// check is necessary because browsers do not apply CORS to WebSocket connections.
+/// Rejects connections from pages of other websites, unless `--access` is `open` or `--cors-origins` lists the website.
+/// The check is necessary because browsers do not apply CORS to WebSocket connections.
 fn require_known_origin(realtime: &Realtime, caller: &Caller, headers: &HeaderMap) -> Result<()> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     if caller.policy().access == Access::Open || realtime.cors_origins.permit(origin) {

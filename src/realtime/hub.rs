@@ -101,7 +101,7 @@ impl HubParts {
     }
 }
 
-/// The readers of the books and of the event table.
+/// The streams that the hub reads: a stream of transfers for each book of the ledger, and a stream of events.
 struct Readers {
     books: Vec<LiveReader<SealedTransfers>>,
     events: LiveReader<Events>,
@@ -189,8 +189,8 @@ impl Hub {
         }
     }
 
-    /// Starts readers at the current ends of the ledger and the event table, and sets the position of the hub to these
-    /// ends.
+    /// Opens streams that begin at the current ends of the ledger and the event table, and sets the position of the hub
+    /// to these ends.
     async fn open_readers(&self) -> Result<Readers> {
         let mut books = Vec::new();
         for book in FIRST_BOOK..=self.tail.books() {
@@ -378,7 +378,7 @@ impl Hub {
     }
 }
 
-/// A subscriber that has no position yet.
+/// A subscriber whose position is not set yet. [`Self::at`] sets the position.
 #[derive(Debug, Clone)]
 pub(super) struct NewSubscriber {
     pub id: SubscriptionId,
@@ -395,8 +395,8 @@ impl NewSubscriber {
     }
 }
 
-/// Creates the delivery of an event. Its position combines the event's position in the event table with the ledger
-/// position of `from`.
+/// Creates the delivery of an event. The position of the delivery combines the event's position in the event table with
+/// the ledger position that `from` contains.
 pub(super) fn delivery_of(event: &BookEvent, from: &BookPosition) -> Option<Delivery> {
     let position = BookPosition { event: event.position, ..from.clone() };
     let message = event::message_of(event)?;

@@ -30,7 +30,7 @@ pub(super) enum LimitReached {
     Address,
 }
 
-/// Permit of a connection, which counts against the limits until it is dropped.
+/// Permit of a connection. The connection counts against the limits until the permit is dropped.
 pub(super) struct Permit {
     counts: Arc<Counts>,
     address: Option<IpAddr>,

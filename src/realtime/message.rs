@@ -15,12 +15,12 @@ use crate::ids::UserId;
 pub enum Audience {
     #[default]
     Everyone,
-    /// The user whose balance the message shows, and callers with `wallet:read`.
+    /// The user whose balance the message shows, and callers with the scope `wallet:read`.
     Owner(UserId),
     /// All callers except those of [`Self::Owner`]. They get this message, without the balance, instead of the owner's
     /// message.
     Others(UserId),
-    /// Callers with `wallet:read`.
+    /// Callers with the scope `wallet:read`.
     Privileged,
 }
 

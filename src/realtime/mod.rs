@@ -12,11 +12,11 @@
 //! The events come from the ledger and from the event table. An event is encoded once for each frame format, and every
 //! subscriber gets the same bytes.
 //!
-//! A subscriber gets each event of its topic once and in order. Each event has a [`BookPosition`]. A subscription after
-//! a position begins with everything that has happened since, read from memory or from the database. If the outbox of a
-//! client is full, it accepts no more events: the subscription falls behind, and continues from its position once the
-//! outbox is empty. So a slow client takes a bounded amount of memory and does not delay other clients. If a client
-//! does not empty its outbox in time, its connection is closed.
+//! A subscriber gets each event of its topic once and in order. Each event has a [`BookPosition`]. If a subscription
+//! begins after an earlier position, the subscriber first gets all events since then, from memory or from the database.
+//! If the outbox of a client is full, it accepts no more events: the subscription falls behind, and continues from its
+//! position once the outbox is empty. So a slow client takes a bounded amount of memory and does not delay other
+//! clients. If a client does not empty its outbox in time, its connection is closed.
 
 mod args;
 mod continuation;
@@ -78,7 +78,7 @@ pub struct RealtimeParts {
     authenticator: Authenticator,
     limits: SocketLimits,
     args: RealtimeArgs,
-    /// Origins of other websites whose pages may connect even if access is not open.
+    /// Origins of other websites whose pages may connect even if `--access` is not `open`.
     cors_origins: CorsOrigins,
     /// Permits that limit how many connections end their subscriptions at the same time.
     endings: Semaphore,

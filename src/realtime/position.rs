@@ -1,7 +1,8 @@
-//! Positions in the ledger and in the event table, as the header `Book-Position` and events contain them.
+//! Positions in the ledger and in the event table. Clients get positions as text, in the header `Book-Position` and in
+//! events.
 //!
-//! The text form is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`, with a pair of `<seq>.<batch>` for each book. For
-//! responses to reads, the SQL function `ledger.position` creates it. Clients must not interpret it.
+//! The text is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`, with a pair of `<seq>.<batch>` for each book. For responses to
+//! reads, the SQL function `ledger.position` creates the text. Clients must not interpret the text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +25,7 @@ pub struct BookPosition {
     pub epoch: [u8; EPOCH_LEN],
     /// Position in each book of the ledger, in the order of the books.
     pub books: SmallVec<[SealedPosition; 1]>,
-    /// Position of the newest included event in the event table.
+    /// Position, in the event table, of the newest event that this position includes.
     pub event: Position,
 }
 
@@ -51,7 +52,7 @@ impl BookPosition {
         books.all(|(own, other)| own.seq >= other.seq) && self.event >= other.event
     }
 
-    /// Returns the later of both positions, separately for each book and for the event table.
+    /// Returns the later of the two positions, separately for each book and for the event table.
     #[must_use]
     pub fn join(mut self, other: &Self) -> Self {
         for (own, other) in self.books.iter_mut().zip(&other.books) {
@@ -63,7 +64,7 @@ impl BookPosition {
         self
     }
 
-    /// Returns the earlier of both positions, separately for each book and for the event table.
+    /// Returns the earlier of the two positions, separately for each book and for the event table.
     #[must_use]
     pub fn meet(mut self, other: &Self) -> Self {
         for (own, other) in self.books.iter_mut().zip(&other.books) {
@@ -75,7 +76,7 @@ impl BookPosition {
         self
     }
 
-    /// Returns this position, but takes the position in one book from `other` if it is later there.
+    /// Returns this position, but with the position in `book` from `other`, if that position is later.
     #[must_use]
     pub fn join_book(mut self, other: &Self, book: i32) -> Self {
         let index = index_of(book);
@@ -87,7 +88,7 @@ impl BookPosition {
         self
     }
 
-    /// Returns the sequence number of the newest included transfer of a book.
+    /// Returns the sequence number of the newest transfer that this position includes from a book.
     pub fn seq(&self, book: i32) -> i64 {
         self.books.get(index_of(book)).map_or(first_seal(book), |position| position.seq)
     }

@@ -16,7 +16,7 @@ use crate::ledger::account::AccountId;
 use crate::ledger::book::{FIRST_BOOK, book_of_account};
 use crate::ledger::tail::{SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
-/// Maximum number of transfers of a book that are read from the database at once. The same limit applies to events.
+/// Maximum number of ledger rows of a book that are read from the database at once. The same limit applies to events.
 const PAGE_MAX: i64 = 250;
 
 /// Result of a replay.
@@ -104,8 +104,8 @@ impl Hub {
         Ok(all)
     }
 
-    /// Returns the accounts that the feed finds for a topic. The feed sees all transfers that were delivered, so no
-    /// account of a delivered transfer is missing.
+    /// Returns the accounts of a topic that was declared with [`TopicTransfers::OfFoundAccounts`], and an empty list
+    /// for other topics. The feed looks the accounts up at each call, so no account of a delivered transfer is missing.
     async fn found_accounts(&self, topic: &Topic) -> Result<Vec<AccountId>> {
         match (&topic.transfers, self.topic(&topic.name)) {
             (TopicTransfers::OfFoundAccounts, Some((_, feed))) => feed.accounts(topic).await,
@@ -113,8 +113,8 @@ impl Hub {
         }
     }
 
-    /// Reads the events of a topic after the position `after`: at most a page from each book, and a page from the event
-    /// table.
+    /// Reads the events of a topic after the position `after`: at most [`PAGE_MAX`] rows from each book of the ledger,
+    /// and at most `events_max` rows from the event table.
     async fn read(
         &self,
         topic: &Topic,
@@ -149,7 +149,7 @@ impl Hub {
         Ok(Page { deliveries, until: reached })
     }
 
-    /// Reads the transfers of a topic in a book, at most a page.
+    /// Reads the transfers of a topic from a book of the ledger: at most [`PAGE_MAX`] rows.
     async fn read_rows(
         &self,
         topic: &Topic,
@@ -171,9 +171,9 @@ impl Hub {
         })
     }
 
-    /// Converts a page of rows of a book to deliveries, and adds them to `deliveries`. `reached` is the position before
-    /// the page. Returns the position after the page. If the page is not full, no more transfers follow
-    /// up to `until`, so the position in the book is that of `until`.
+    /// Converts rows of a book to deliveries, and adds them to `deliveries`. `reached` is the position before the rows.
+    /// Returns the position after the rows. If there are fewer than [`PAGE_MAX`] rows, no more transfers of the topic
+    /// follow up to `until`, so the returned position in the book is that of `until`.
     async fn deliveries_of(
         &self,
         topic: &Topic,
@@ -205,14 +205,15 @@ fn is_full<T>(items: &[T], max: i64) -> bool {
     i64::try_from(items.len()).is_ok_and(|count| count >= max)
 }
 
-/// Returns the maximum number of events of a page, which is lower for large events. The outbox of a slow client takes
-/// only a few large events at a time, and the rest of the page would have to be read again.
+/// Returns the maximum number of events that are read at once, which is lower for large events. The outbox of a slow
+/// client takes only a few large events at a time, and the rest would have to be read again.
 fn events_max(state: &TopicState) -> i64 {
     let fitting = state.events_in_memory().and_then(|count| i64::try_from(count).ok());
     fitting.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX)
 }
 
-/// Removes the rows of the last transfer, unless it is the only transfer.
+/// Removes the rows of the last transfer, because more rows of this transfer may follow. Keeps them if it is the only
+/// transfer.
 fn without_last_transfer(mut rows: Vec<SealedRow>) -> Vec<SealedRow> {
     let Some(last) = rows.last().map(|last| last.row.transfer_id()) else { return rows };
     if let Some(before) = rows.iter().rposition(|row| row.row.transfer_id() != last) {

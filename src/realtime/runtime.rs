@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// The runtime. It is never stopped, because database connections that were opened on it can outlive the server that
-/// opened them.
+/// Runtime of the WebSocket connections. It is never stopped, because database connections that were opened on it can
+/// outlive the server that opened them.
 static SOCKETS: OnceLock<Runtime> = OnceLock::new();
 
 /// Returns the runtime of the WebSocket connections and of the hub that sends them events.

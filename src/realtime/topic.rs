@@ -176,7 +176,7 @@ impl TopicState {
         }
     }
 
-    /// Wakes the sessions of all subscribers that are up to date, so that they send what was pushed.
+    /// Wakes the sessions of all subscribers that are up to date, so that the sessions send the pushed events.
     pub(super) fn wake(&self) {
         for subscriber in &self.live {
             subscriber.outbox.wake();

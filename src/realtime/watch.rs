@@ -38,7 +38,7 @@ const QUEUE_BYTES_MAX: usize = 16 * 1024;
 /// Pause after a failed attempt to read missed events.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// The client of a watch.
+/// The client that opens a watch (a subscription of a gRPC stream).
 #[derive(Debug)]
 pub struct Watcher {
     pub caller: Caller,
@@ -56,7 +56,7 @@ pub struct WatchedEvent {
     pub data: Utf8Bytes,
 }
 
-/// A subscription to a topic, which ends when the watch is dropped.
+/// Subscription of a gRPC stream to a topic. The subscription ends when the watch is dropped.
 pub struct Watch {
     realtime: Realtime,
     watcher: Watcher,
@@ -114,8 +114,8 @@ impl Watch {
     /// Waits for the next event.
     ///
     /// Fails with [`Error::Unauthenticated`] when the credential expires or is revoked. Fails with
-    /// [`Error::Overloaded`] when the connection is about to close or the program stops; the client can then continue
-    /// with another process.
+    /// [`Error::Overloaded`] when the connection is about to close or the program stops; the client can then connect to
+    /// another process and continue.
     pub async fn next(&mut self) -> Result<WatchedEvent> {
         let closing = self.watcher.closing.clone();
         let stopping = self.realtime.tasks.stopping().clone();

@@ -1,7 +1,7 @@
 //! Definitions of sagas: the steps of each kind of saga, by version.
 
-/// The steps of a kind of saga, in one version. A saga keeps the version with which it began, so changed steps need a
-/// new version.
+/// Steps of the sagas with the same kind and version. A saga keeps the version with which it began, so changed steps
+/// need a new version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Definition {
     pub kind: &'static str,

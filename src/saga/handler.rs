@@ -102,10 +102,10 @@ pub trait SagaHandler: Send + Sync + 'static {
     /// Asks the called system to refuse the call from now on, unless the call has taken effect.
     fn cancel(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
-    /// Writes the transfers of a step to the ledger. `answer` is the result of the call, if the step calls another
-    /// system. `settle` creates the SQL statement that advances the saga in the same transaction. The argument of
-    /// `settle` is the index, within the posting, of the movement of money (leg) that is recorded as the transfer of
-    /// the step.
+    /// Writes the transfers of a step to the ledger, as a posting. `answer` is the result of the call, if the step
+    /// calls another system. The function `settle` creates the SQL statement that advances the saga in the same
+    /// transaction as the posting. Its argument is the index, within the posting, of the movement of money (leg) that
+    /// the saga records as the transfer of the step.
     fn book<'a>(
         &'a self,
         call: &'a Call<'_>,

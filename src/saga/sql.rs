@@ -170,7 +170,7 @@ pub(super) async fn release(
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Number of open sagas with the same kind and state, and the age of the oldest.
+/// Number of open sagas with the same kind and state, and the age of the oldest of these sagas.
 pub(super) struct OpenSagas {
     pub kind: String,
     pub state: String,
@@ -218,9 +218,11 @@ pub(super) struct OperatorChange<'a> {
     pub saga: SagaId,
     pub state: SagaState,
     pub undoing: bool,
-    /// New reason of the saga. `None` keeps the current reason if the saga is being undone, and else removes it.
+    /// New reason for the state of the saga. `None` keeps the current reason if the saga is being undone, and otherwise
+    /// removes it.
     pub reason: Option<&'a str>,
-    /// Whether the deadline is set to now. Otherwise, the saga again has as much time as when it began.
+    /// Whether the deadline is set to now. If not, the deadline moves so that the saga has as much time left as when it
+    /// began.
     pub ends: bool,
     pub step: i16,
     /// New state of the current step, if that state changes.
@@ -278,7 +280,7 @@ pub struct StepRow {
     pub undo_transfer: Option<i64>,
 }
 
-/// Returns the steps of these sagas, in order.
+/// Returns the steps of the given sagas, sorted by saga and then in the order in which they run.
 pub async fn steps(db: &mut PgConnection, sagas: &[i64]) -> Result<Vec<StepRow>> {
     let rows = sqlx::query_as!(
         StepRow,

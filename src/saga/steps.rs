@@ -216,8 +216,8 @@ impl<H: SagaHandler> Sagas<H> {
         sql::move_on(&mut db, change).await
     }
 
-    /// Extends a change that ends the saga: it also schedules the notification of the owner, if notifications are
-    /// enabled.
+    /// Extends a change that ends a saga: the change then also schedules the notification of the owner, if
+    /// notifications are enabled.
     fn end(&self, change: &mut Move<'_>) {
         if self.settings.notifies {
             (change.seconds, change.notification) = (Some(0.0), Some("due"));

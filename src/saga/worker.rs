@@ -33,7 +33,7 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(5);
 /// saves queries.
 const EMPTY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Pause after an error of the database during a claim.
+/// Pause after a failed attempt to claim due sagas, or to find out when the next saga is due.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Interval at which the open sagas are counted for the metrics.

@@ -37,7 +37,7 @@ pub struct TelemetryArgs {
     /// each transfer to its trace.
     #[arg(long, env = "REVWALLET_GRAFANA_URL", global = true, value_parser = grafana_url)]
     pub grafana_url: Option<String>,
-    /// Largest share of traces to export, from 0 to 1. The choice depends only on the trace id, so all programs with
+    /// Largest share of traces to export, from 0 to 1. The traces are chosen only by their ids, so all programs with
     /// the same share export the same traces.
     #[arg(long, env = "REVWALLET_TRACE_RATIO", global = true, default_value_t = 1.0, value_parser = ratio)]
     pub trace_ratio: f64,

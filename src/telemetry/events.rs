@@ -24,7 +24,8 @@ impl<S: Subscriber> Layer<S> for EventCounter {
     }
 }
 
-/// Logs each panic of the process as an ERROR event with its place in the source code, and counts the panics.
+/// Logs each panic of the process as an ERROR event that contains the source file and line of the panic, and counts the
+/// panics.
 pub(super) fn log_panics(metrics: Arc<Metrics>) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -35,7 +36,7 @@ pub(super) fn log_panics(metrics: Arc<Metrics>) {
             error.type = "panic",
             error.message = message,
             place,
-            "panic at {place}"
+            "a thread panicked at {place}"
         );
     }));
 }

@@ -1,8 +1,8 @@
 //! Writer of the log to standard output or standard error. Lines are collected in memory, and a separate thread writes
 //! them.
 //!
-//! A request only copies its log line into a buffer, so a slow reader of the log does not delay the request. The thread
-//! writes all lines of the buffer at once. If the buffer is full, new lines are dropped and counted.
+//! A request only copies its log line into a buffer, so a program that reads the log slowly does not delay the request.
+//! The thread writes all lines of the buffer at once. If the buffer is full, new lines are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

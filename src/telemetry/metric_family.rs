@@ -1,4 +1,5 @@
-//! Metrics with labels. A family has a handle for each combination of label values, which is registered on first use.
+//! Metric families: metrics with labels. A family has a handle for each combination of label values, which is
+//! registered on first use.
 
 use std::cell::Cell;
 use std::collections::HashMap;

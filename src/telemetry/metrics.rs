@@ -94,7 +94,7 @@ metrics! {
     gauge wallet_ready {check};
     /// Stage of the shutdown: 0 serving, 1 draining, 2 stopping.
     gauge wallet_shutdown_state;
-    /// Panics, by place: process counts all panics, http only those in request handlers.
+    /// Panics: the label value `process` counts all panics, and `http` counts only the panics in request handlers.
     counter wallet_panics_total {place};
 
     /// Time from receiving the head of a request to sending the head of its response.
@@ -107,13 +107,13 @@ metrics! {
     histogram rpc_server_call_duration_seconds {rpc_method, rpc_response_status_code} in LATENCY;
     /// gRPC responses that are being sent, streams included.
     gauge rpc_server_active_streams;
-    /// Items that clients sent on the gRPC stream `PostStream`, by outcome.
+    /// Deposits, withdrawals and transfers that clients sent on the gRPC stream `PostStream`, by outcome.
     counter wallet_stream_items_total {outcome};
     /// Open connections, by listener.
     gauge wallet_http_connections {listener};
     /// Requests that were rejected before their handler finished, by reason.
     counter wallet_http_rejected_total {reason};
-    /// Connections that the server closed early, by reason.
+    /// Connections that the server closed because of a limit, a timeout or a protocol error, by reason.
     counter wallet_http_connections_closed_total {reason};
 
     /// Open WebSocket connections, by state when they were opened: authenticated, or anonymous if they had no
@@ -123,13 +123,13 @@ metrics! {
     gauge wallet_ws_subscriptions;
     /// Bytes that wait in the queues of all WebSocket connections and gRPC streams; sampled every second.
     gauge wallet_ws_queue_bytes;
-    /// WebSocket frames, by direction and kind. Outgoing frames of the kind event deliver events to clients.
+    /// WebSocket frames, by direction and kind. Outgoing frames of the kind `event` deliver events to clients.
     counter wallet_ws_messages_total {direction, kind};
     /// Time from the commit of an event until it is handed to a client's connection. It is recorded for each event on a
     /// gRPC stream, but only for the oldest event of each batch on a WebSocket.
     histogram wallet_ws_fanout_lag_seconds in LATENCY;
-    /// WebSocket connections that the server closed, by reason. The reason revoked counts revoked and expired
-    /// credentials of WebSocket connections and gRPC streams.
+    /// WebSocket connections that the server closed, by reason. The reason `revoked` instead counts revoked and expired
+    /// credentials of WebSocket connections, which stay open, and revoked credentials of gRPC streams.
     counter wallet_ws_dropped_total {reason};
     /// WebSocket connections and gRPC streams that were refused, by reason.
     counter wallet_ws_refused_total {reason};
@@ -159,13 +159,13 @@ metrics! {
     counter wallet_ledger_head_races_total {outcome};
     /// Times that the ledger writer lost its connection to the database.
     counter wallet_ledger_reconnects_total;
-    /// Movements (legs) of transfers that wait to be written to the ledger.
+    /// Movements of money (legs) that wait to be written to the ledger.
     gauge wallet_ledger_queue_depth;
     /// Age of the oldest posting that waits for its response.
     gauge wallet_ledger_oldest_queued_seconds;
-    /// Maximum number of movements (legs) of transfers that may wait to be written to the ledger.
+    /// Maximum number of movements of money (legs) that may wait to be written to the ledger.
     gauge wallet_ledger_queue_capacity;
-    /// Last sequence number of the ledger that this process has seen.
+    /// Sequence number of the last transfer that this process has written to the first book (part) of the ledger.
     gauge wallet_ledger_head_seq;
     /// 1 for the role that this process has, 0 for the other roles: a leader writes the postings of all processes to
     /// the ledger, a follower sends its postings to the leader, and a process whose role is alone writes its own
@@ -188,13 +188,15 @@ metrics! {
     /// is half full.
     gauge wallet_ledger_partition_size_transfers;
 
-    /// Number of transfers or events that a durable reader, whose position in the ledger is stored, has not read yet.
+    /// Number of transfers or events that a durable reader has not read yet. A durable reader is a task that reads the
+    /// ledger and stores its position.
     gauge wallet_book_reader_lag_transfers {reader, book};
-    /// Attempts of a durable reader to read new transfers or events, by outcome: read, elsewhere (another process runs
-    /// the reader), or failed.
+    /// Attempts of a durable reader (a task that reads the ledger and stores its position) to read new transfers or
+    /// events, by outcome: read, elsewhere (another process runs the reader), or failed.
     counter wallet_book_reader_steps_total {reader, outcome};
-    /// Reads of new transfers or events from the database, by origin: hub, which reads for all live readers, or reader,
-    /// a single reader that catches up.
+    /// Reads of new transfers or events from the database by live readers, which are tasks that follow the ledger but
+    /// do not store their position: `hub` counts reads that all live readers of the process share, and `reader` counts
+    /// reads of a single live reader that has fallen behind.
     counter wallet_book_live_reads_total {by};
     /// Checks of the ledger auditor, by check and outcome. Any outcome `violated` is an emergency.
     counter wallet_ledger_invariant_checks_total {check, outcome};
@@ -228,13 +230,13 @@ metrics! {
     gauge wallet_webhooks_paused;
     /// Webhooks and balance alerts that were refused because the limit on their number was reached, by limit.
     counter wallet_webhook_refusals_total {limit};
-    /// Time of an attempt to deliver an event, until the webhook responded or the attempt failed.
+    /// Duration of an attempt to deliver an event, until the webhook responded or the attempt failed.
     histogram wallet_webhook_duration_seconds in LATENCY;
     /// Scores that were submitted to leaderboards, by outcome.
     counter wallet_leaderboard_submissions_total {outcome};
     /// Number of scores that a transaction writes to a leaderboard.
     histogram wallet_leaderboard_batch_size in COUNTS;
-    /// Time of a read of a leaderboard, by operation: page, rank, or around.
+    /// Duration of a read of a leaderboard, by operation: page, rank, or around (an entry with its neighbors).
     histogram wallet_leaderboard_read_duration_seconds {operation} in FINE_LATENCY;
     /// Leaderboards that were created, changed or deleted, by operation.
     counter wallet_leaderboard_changes_total {operation};
@@ -245,11 +247,11 @@ metrics! {
     /// Time since the most overdue leaderboard season should have ended, or 0 if no season is overdue; sampled every
     /// 15 s.
     gauge wallet_leaderboard_season_overdue_seconds;
-    /// Leaderboard prizes that were settled, by outcome: paid or unpaid.
+    /// Leaderboard prizes that were paid, or marked as unpaid because payment was not possible, by outcome.
     counter wallet_leaderboard_prizes_total {outcome};
     /// Leaderboard prizes that are not paid, by state: due, or unpaid if payment was not possible; sampled every 15 s.
     gauge wallet_leaderboard_prizes_open {state};
-    /// Lists of games served from the catalog, by outcome of the cache: hit or miss.
+    /// Lists of games that the catalog served, by outcome of the cache lookup: hit or miss.
     counter wallet_catalog_lists_total {outcome};
     /// Changes to the games catalog, by operation.
     counter wallet_catalog_changes_total {operation};
@@ -275,7 +277,7 @@ metrics! {
     counter wallet_exchange_commands_total {command};
     /// Balances of the hot wallets, in minor units; sampled every 15 s.
     gauge wallet_exchange_hot_wallet_minor_units {currency};
-    /// Steps of orders that could not be booked because a hot wallet had too little money.
+    /// Times that a step of an order could not be written to the ledger because a hot wallet had too little money.
     counter wallet_exchange_hot_wallet_short_total;
     /// Price of one bitcoin in the default currency; sampled every 15 s.
     gauge wallet_exchange_price;
@@ -334,14 +336,14 @@ metrics! {
     /// Reads with `?stale=ok`, by outcome: served by the replica, or by the primary because the replica is behind or
     /// unavailable.
     counter wallet_replica_reads_total {outcome};
-    /// Longest time by which the read replica may be behind the primary.
+    /// Upper bound of the time by which the read replica is behind the primary.
     gauge wallet_replica_lag_seconds;
     /// Times that the embedded Postgres died and was restarted.
     counter wallet_embedded_postgres_restarts_total;
 
     /// Test transfers that the canary made through the public address, by outcome.
     counter wallet_probe_total {outcome};
-    /// Time of a test transfer of the canary, including the connection.
+    /// Duration of a test transfer of the canary, including the time to connect.
     histogram wallet_probe_duration_seconds in LATENCY;
 
     /// Alerts received from Alertmanager, by receiver and status.

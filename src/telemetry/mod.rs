@@ -56,7 +56,7 @@ const WRITE_LINGER: Duration = Duration::from_millis(10);
 /// flushed.
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
-    /// Token that is canceled to make the exporters send what they have and stop.
+    /// Token that is canceled to make the exporters send their buffered log lines and spans, and then stop.
     shutdown: CancellationToken,
     _exporters: Vec<ExportFlush>,
     _writer: Option<LogFlush>,

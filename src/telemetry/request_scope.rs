@@ -13,12 +13,12 @@ tokio::task_local! {
     static CURRENT: Arc<dyn LoggedRequest>;
 }
 
-/// A request that provides fields for the log lines of its work.
+/// A request whose fields are added to each log line that is written while the request is handled.
 pub trait LoggedRequest: Send + Sync {
-    /// Passes the name and the value of each field that is known so far to `add`.
+    /// Calls `add` with the name and the value of each field of the request. Omits fields that are not known yet.
     fn for_each_field(&self, add: &mut dyn FnMut(&'static str, FieldValue<'_>));
 
-    /// Adds the field `caller`.
+    /// Sets the field `caller` of the request.
     fn set_caller(&self, name: Cow<'static, str>);
 }
 
@@ -29,18 +29,19 @@ pub enum FieldValue<'a> {
     Number(u64),
 }
 
-/// The request that a piece of work belongs to, if any. The log lines of the work have the fields of the request.
+/// The request on whose behalf code runs, if any. The log lines that this code writes have the fields of the request.
 #[derive(Clone)]
 pub enum RequestScope {
     /// The request has a span, because its trace is exported.
     Traced(Span),
     Untraced(Arc<dyn LoggedRequest>),
-    /// The work belongs to no request.
+    /// The code runs on behalf of no request.
     Outside,
 }
 
 impl RequestScope {
-    /// Returns the scope of the current task, so that work in another task can belong to the same request.
+    /// Returns the request that the current task handles, if any, so that another task can run on behalf of the same
+    /// request.
     pub fn current() -> Self {
         match (Span::current(), CURRENT.try_with(Arc::clone)) {
             (_, Ok(request)) => Self::Untraced(request),
@@ -49,7 +50,7 @@ impl RequestScope {
         }
     }
 
-    /// Runs a future as a part of the request.
+    /// Runs a future so that its log lines have the fields of this request, if any.
     pub fn run<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         match self {
             Self::Traced(span) => Either::Left(Either::Left(work.instrument(span))),
@@ -58,7 +59,7 @@ impl RequestScope {
         }
     }
 
-    /// Runs a function as a part of the request.
+    /// Runs a function so that its log lines have the fields of this request, if any.
     pub fn enter(self, work: impl FnOnce()) {
         match self {
             Self::Traced(span) => span.in_scope(work),
@@ -74,7 +75,8 @@ pub fn record_caller(name: Cow<'static, str>) {
     let _outside = CURRENT.try_with(|request| request.set_caller(name));
 }
 
-/// Passes the fields of the current request to `add`, if the current task handles a request without a span.
+/// Calls `add` with each field of the current request. Does nothing if the current task handles no request, or a
+/// request that has a span.
 pub(super) fn for_each_field(mut add: impl FnMut(&'static str, FieldValue<'_>)) {
     let _outside = CURRENT.try_with(|request| request.for_each_field(&mut add));
 }

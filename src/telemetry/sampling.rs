@@ -80,7 +80,7 @@ fn next_share(share: f64, share_max: f64, spans: u64, time: Duration, spans_max:
 mod tests {
     use super::*;
 
-    /// Returns the next share after a second in which `share` produced `spans` spans.
+    /// Returns the share of traces to sample after `share` has produced `spans` spans within one second.
     fn after(share: f64, share_max: f64, spans: u64) -> f64 {
         next_share(share, share_max, spans, Duration::from_secs(1), 1_000.0)
     }

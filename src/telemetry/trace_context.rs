@@ -67,9 +67,9 @@ impl TraceContext {
         Self { parent_span_id: Some(self.span_id), span_id: random_span_id(), ..*self }
     }
 
-    /// Whether the trace is exported. The decision depends only on the trace id, so a program with a larger share of
-    /// traces exports every trace that a program with a smaller share exports. A client can prevent the export of its
-    /// trace, but cannot force it.
+    /// Whether the trace is exported. The decision depends only on the trace id, so a program that samples a larger
+    /// share of traces exports every trace that a program with a smaller share exports. A client can prevent the export
+    /// of its trace, but cannot force it.
     pub fn is_sampled(&self) -> bool {
         self.sampled && self.is_below(SAMPLE_THRESHOLD.load(Ordering::Relaxed))
     }

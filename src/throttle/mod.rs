@@ -35,8 +35,8 @@ const WAIT_MAX: Duration = Duration::from_mins(15);
 pub enum OnSuccess {
     /// The count is set to zero, because the earlier failures were honest mistakes.
     Reset,
-    /// Only the successful attempt is subtracted. Limits on an address need this: otherwise an attacker that guesses
-    /// passwords of other accounts could reset the count by signing in to the attacker's own account.
+    /// Only the successful attempt is subtracted. Limits on an address need this variant: otherwise an attacker that
+    /// guesses passwords of other accounts could reset the count by signing in to the attacker's own account.
     TakeBack,
 }
 

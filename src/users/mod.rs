@@ -53,7 +53,7 @@ pub struct UsersArgs {
     /// Secret that signs tokens: at least 32 random characters [default: keys in the database].
     #[arg(long, env = "REVWALLET_JWT_SECRET", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret: Option<Secret>,
-    /// Previous secret that signed tokens; these tokens stay valid.
+    /// Previous secret: tokens that were signed with it stay valid.
     #[arg(long, env = "REVWALLET_JWT_SECRET_BEFORE", global = true, hide_env_values = true, value_parser = from_setting)]
     pub jwt_secret_before: Option<Secret>,
     /// Lifetime of a session.
@@ -74,10 +74,10 @@ pub struct UsersArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Users")]
 pub struct PasswordArgs {
-    /// Memory of a password hash, in KiB.
+    /// Memory that computing a password hash takes, in KiB.
     #[arg(long, env = "REVWALLET_PASSWORD_MEMORY", global = true, default_value_t = 19_456, value_parser = clap::value_parser!(u32).range(8..=4_194_304))]
     pub password_memory: u32,
-    /// Number of passes over the memory of a password hash.
+    /// Number of passes that computing a password hash makes over its memory.
     #[arg(long, env = "REVWALLET_PASSWORD_PASSES", global = true, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub password_passes: u32,
     /// Maximum number of password hashes that are computed at once, each on a core of its own [default: half of the
@@ -236,7 +236,7 @@ impl Users {
     }
 }
 
-/// Returns the name of a user in the audit log.
+/// Returns the name that the audit log uses for a user.
 fn subject(id: UserId) -> String {
     format!("user:{id}")
 }

@@ -1,9 +1,10 @@
-//! Names of users. Normalization makes names that look the same equal. Users cannot choose reserved names.
+//! Names of users. Normalization makes two names equal if they differ only in surrounding spaces or in variants of the
+//! same characters, such as full-width letters. Users cannot choose reserved names.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// Names that a reader would take for the service or its operator, in lower case and without `_`, `-` and `.`.
+/// Names that could be mistaken for the service or its operator, in lower case and without `_`, `-` and `.`.
 const RESERVED: &[&str] = &[
     "abuse",
     "admin",

@@ -122,11 +122,12 @@ fn is_strong(params: &Params, required: &Params) -> bool {
     params.m_cost() >= required.m_cost() && params.t_cost() >= required.t_cost()
 }
 
-/// A place in the queue of requests that wait until a password hash can be computed.
+/// Membership of a request in the queue of requests that wait to compute a password hash. Dropping it removes the
+/// request from the queue.
 struct QueueSlot<'a>(&'a Hasher);
 
 impl<'a> QueueSlot<'a> {
-    /// Joins the queue. Returns `None` if the queue is full.
+    /// Adds a request to the queue. Returns `None` if the queue is full.
     fn new(hasher: &'a Hasher) -> Option<Self> {
         let before = hasher.waiting.fetch_add(1, Ordering::Relaxed);
         let slot = Self(hasher);

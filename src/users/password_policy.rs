@@ -9,8 +9,8 @@ const LENGTH_MAX: usize = 128;
 /// Words that common passwords are made of, in lower case and sorted.
 const WORDS: &str = include_str!("common_passwords.txt");
 
-/// Maximum number of words and sequences in a common password; a password with more of them counts as uncommon. Digits
-/// and symbols are ignored.
+/// Maximum number of words and sequences (such as `qwerty`) in a common password; a password with more of them counts
+/// as uncommon. Digits and symbols are ignored.
 const PARTS_MAX: usize = 2;
 
 /// Minimum length of a password that is a number or a date, in characters.
@@ -20,7 +20,7 @@ const NUMBER_MIN: usize = 12;
 /// common word.
 const CUT_LENGTH: usize = 8;
 
-/// Minimum length of a word or sequence that is recognized in a password, in characters.
+/// Minimum length of a word or sequence (such as `qwerty`) that is recognized in a password, in characters.
 const SEQUENCE_MIN: usize = 3;
 
 /// Sequences of keys and letters that are easy to guess. Any part of them is recognized, forwards and backwards.
@@ -77,15 +77,16 @@ fn is_common(password: &str) -> bool {
     is_number(&plain) || is_repeated(&plain) || is_composed(&plain) || is_composed(&spelled)
 }
 
-/// Whether a text is a short number with at most one other character, or a date: digits with one kind of separator.
+/// Whether a text is shorter than [`NUMBER_MIN`], and consists of digits and at most one other character, or of digits
+/// and repetitions of one separator, like a date.
 fn is_number(text: &[char]) -> bool {
     let others: Vec<char> = text.iter().copied().filter(|c| !c.is_ascii_digit()).collect();
     let is_separated = others.iter().all(|c| *c == others[0] && !c.is_alphabetic());
     text.len() < NUMBER_MIN && (others.len() <= 1 || is_separated)
 }
 
-/// Whether a text consists of at most [`PARTS_MAX`] words and sequences. Digits and symbols around and between words
-/// are ignored.
+/// Whether a text consists of at most [`PARTS_MAX`] common words and sequences (such as `qwerty`). Digits and symbols
+/// around and between words are ignored.
 fn is_composed(text: &[char]) -> bool {
     let has_letters = text.iter().any(|c| c.is_alphabetic());
     // The minimum number of words and sequences that make up each prefix of the text.

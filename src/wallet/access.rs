@@ -84,8 +84,7 @@ impl Caller {
         matches!(player, Some(Player::User(user)) if self.user_id() == Some(user))
     }
 
-    /// Whether the player is a guest, or an unknown player id (`None`) that may become a guest. Guests are permitted
-    /// only if access is open.
+    /// Whether access is open, and the player is a guest or an unknown player id (`None`) that may become a guest.
     fn may_be_guest(&self, player: Option<Player>) -> bool {
         self.policy().access == Access::Open && player.is_none_or(Player::is_guest)
     }
@@ -113,8 +112,8 @@ impl Caller {
         self.require_holder(player)
     }
 
-    /// Returns an error unless the caller may deposit for a player, which creates money. Otherwise, returns whether the
-    /// deposit may create a guest if the player id is unknown.
+    /// Returns whether a deposit for a player may create a guest if the player id is unknown. Returns an error if the
+    /// caller may not make the deposit, which creates money.
     pub fn require_fund_player(&self, player: Option<Player>) -> Result<bool> {
         let is_self_service = self.policy().self_service_funding
             && (self.is_player(player) || self.acts_as_guest(player));

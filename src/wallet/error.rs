@@ -7,8 +7,8 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::{MAX_BALANCE, Minor};
 use crate::ledger::{PostError, Refusal};
 
-/// Returns the API error for a failed posting. Amounts in the error are in this currency, or in minor units if the
-/// currency is not known.
+/// Returns the API error for a failed posting. Amounts in the error are in `currency`, or in minor units if `currency`
+/// is `None`.
 pub(crate) fn from_post_error(error: &PostError, currency: Option<Currency>) -> Error {
     match error {
         PostError::Refused(refusal) => from_refusal(refusal, currency),

@@ -251,7 +251,8 @@ impl Wallets {
         after(id, record, &posted)
     }
 
-    /// Adds the amounts of a posting to the metrics, unless the posting is a replay.
+    /// Adds the amounts of a posting to the metrics, unless an earlier request with the same idempotency key made the
+    /// posting.
     fn count_posted(&self, posted: &Posted, currency: Currency) {
         for row in posted.rows.iter().filter(|_| !posted.replayed) {
             self.count_moved(currency, row.kind, row.amount);

@@ -24,17 +24,17 @@ pub struct WalletBalance {
     pub record: Arc<WalletRecord>,
     pub available: Minor,
     pub held: Minor,
-    /// Position and moment of the balance, if the caller asked for the balance at a past moment.
+    /// Position in the ledger and moment of the balance, if the caller asked for the balance at a past moment.
     pub as_of: Option<AsOf>,
 }
 
-/// Position in the ledger and moment of a past balance.
+/// The point in the past for which a balance is requested: a position in the ledger, and a time.
 #[derive(Debug, Clone, Copy)]
 pub struct AsOf {
     /// Sequence number of the last transfer that the balance includes.
     pub seq: i64,
-    /// Moment of the balance. It is earlier than the requested moment if the ledger may still commit transfers that are
-    /// dated before the requested moment.
+    /// Moment for which the balance is given. It is earlier than the requested moment if the ledger may still commit
+    /// transfers that are dated before the requested moment.
     pub at: OffsetDateTime,
 }
 
@@ -48,7 +48,7 @@ impl WalletBalance {
     }
 }
 
-/// Details of a wallet, which lists of wallets omit.
+/// Details of a wallet that lists of wallets omit, such as the label and the metadata.
 #[derive(Debug)]
 pub struct WalletDetail {
     pub state: AccountState,

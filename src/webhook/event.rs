@@ -154,7 +154,7 @@ pub(super) fn message_body(event: &str, message: &Message) -> Result<String> {
     to_json(event, message.at, &message.data)
 }
 
-/// Returns the JSON body that webhooks receive for an event of a wallet.
+/// Returns the JSON body that webhooks receive for an event about a wallet.
 pub(super) fn event_body(
     event: &str,
     row: &BookRow,

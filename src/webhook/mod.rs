@@ -3,11 +3,11 @@
 //! Background tasks read the committed transfers and published events, and insert deliveries ([`fan_out`]). Jobs send
 //! the deliveries ([`deliver`]).
 //!
-//! | effect of a receiver that is down or slow | bounded by |
+//! | effect of a receiver that is down or slow | limit of the effect |
 //! |---|---|
-//! | delays other webhooks of its owner | the few queues of the webhook ([`queue`]) |
-//! | delays webhooks of other owners | the queues of its owner, and the slots of the process ([`queue`], [`slots`]) |
-//! | occupies workers until its requests time out | a pause that doubles with each timeout ([`pause`]) |
+//! | delays other webhooks of its owner | each webhook has only two queues ([`queue`]) |
+//! | delays webhooks of other owners | each owner has a limited number of queues ([`queue`]) and of slots ([`slots`]) |
+//! | occupies workers until its requests time out | its webhook is paused, twice as long each time ([`pause`]) |
 //!
 //! A webhook works only while its owner exists. For example, after the API key that owns a webhook is revoked,
 //! deliveries to the webhook are neither recorded nor sent.

@@ -9,8 +9,8 @@ const PAUSE_MIN: Duration = Duration::from_secs(10);
 /// Longest pause of a webhook.
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 
-/// Longest duration of an attempt that counts as prompt. A slower receiver occupies a worker for longer, so its webhook
-/// gets fewer slots.
+/// Longest duration of an attempt that counts as prompt. A slower receiver occupies a worker for longer, so fewer
+/// deliveries to its webhook may be sent at the same time.
 pub(super) const PROMPT: Duration = Duration::from_secs(3);
 
 /// Returns the pause of a webhook after this number of timeouts in a row.

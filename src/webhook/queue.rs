@@ -1,5 +1,5 @@
-//! Queues of the delivery jobs. There is at most one job per webhook and subject, and a limited number of queues per
-//! owner.
+//! Queues of the delivery jobs. There is at most one job per webhook and subject (such as a wallet), and a limited
+//! number of queues per owner.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::jobs;
 /// Number of queues of a webhook, and so the maximum number of deliveries that are sent to it at the same time.
 const QUEUES_PER_WEBHOOK: i64 = 2;
 
-/// Subject of a delivery: the wallet or the user that the event is about, or everyone. Deliveries of the same subject
-/// to the same webhook are sent in order.
+/// Subject of a delivery: the wallet or the user that the event is about, or [`Subject::EVERYONE`] if it is about
+/// neither. Deliveries of the same subject to the same webhook are sent in order.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
 )]
@@ -45,7 +45,7 @@ impl Subject {
     }
 }
 
-/// The job that sends the pending deliveries about a subject to a webhook.
+/// The job that sends the pending deliveries about a subject (such as a wallet) to a webhook.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DeliveryJob<'a> {
     pub webhook: WebhookId,

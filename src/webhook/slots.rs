@@ -1,10 +1,10 @@
 //! Slots, which limit how many deliveries of each owner this process sends at the same time. The process runs up to 256
 //! jobs at the same time.
 //!
-//! | the last attempt at the webhook | its owner has at most | all owners together |
+//! | last attempt to send to the webhook | limit on the slots of its owner | limit on the slots of all owners |
 //! |---|---|---|
-//! | ended quickly | a slot for each of its queues ([`lanes`]) | a slot for every job |
-//! | was slow or timed out, or there was none | [`UNPROVEN_OF_OWNER_MAX`] | [`UNPROVEN_MAX`] |
+//! | ended quickly | a slot for each queue of the owner ([`lanes`]) | a slot for every job |
+//! | was slow or timed out, or no attempt was made yet | [`UNPROVEN_OF_OWNER_MAX`] | [`UNPROVEN_MAX`] |
 //!
 //! If many slots are taken ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]), each owner gets only one slot, so that the
 //! last free slots go to owners that have none. A job that gets no slot does not wait in its worker, but is enqueued

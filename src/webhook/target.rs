@@ -1,7 +1,7 @@
-//! Targets of webhooks. Only public addresses are allowed, so that a webhook cannot send requests into the operator's
-//! network.
+//! Targets of webhooks: the URLs to which deliveries are sent. Only public addresses are allowed, so that a webhook
+//! cannot send requests into the operator's network.
 //!
-//! A host name is resolved for each connection, and each time its addresses are checked. So an attacker cannot get
+//! A host name is resolved for each connection, and its addresses are checked every time. So an attacker cannot get
 //! around the check by pointing the name to a private address after the webhook was created.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

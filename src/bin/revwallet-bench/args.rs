@@ -27,7 +27,8 @@ pub(crate) struct BenchArgs {
     /// Server binary to measure [default: `revwallet` next to this program].
     #[arg(long)]
     pub revwallet: Option<PathBuf>,
-    /// Binary of another build of the server; the benchmark then only compares the two builds, and runs no scenario.
+    /// Binary of another build of the server. With this option, the benchmark only compares the two builds, and runs no
+    /// scenario.
     #[arg(long, conflicts_with_all = ["scenarios", "large_book"])]
     pub compare: Option<PathBuf>,
     /// Folder that receives `benchmarks.md` and `benchmarks.svg`, in addition to the printed report.

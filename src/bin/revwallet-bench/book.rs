@@ -71,7 +71,8 @@ impl BenchBook {
         Ok(PgConnection::connect_with(&self.options).await?)
     }
 
-    /// Starts a ledger writer whose batches contain at most `batch_legs_max` movements (legs).
+    /// Starts a ledger writer whose batches contain at most `batch_legs_max` legs (movements of money and changes to
+    /// accounts).
     pub(crate) async fn start_writer(
         &self,
         companions: Vec<&'static CompanionKind>,

@@ -37,7 +37,7 @@ impl ResourceMonitor {
         Self { processes: processes.to_vec(), postgres_dir: postgres_dir.to_owned() }
     }
 
-    /// Runs a load. Returns its output, and the resources that were used meanwhile.
+    /// Runs a load. Returns its output, and the resources that were used while the load ran.
     pub(crate) async fn measure<T>(
         &self,
         load: impl Future<Output = anyhow::Result<T>>,

@@ -40,8 +40,8 @@ impl LoadResult {
         Self { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies }
     }
 
-    /// Waits for the tasks of a load and merges the latencies that they recorded. Each latency stands for `operations`
-    /// operations, all of which count in the rate.
+    /// Waits for the tasks of a load and merges the latencies that they recorded. Each latency is of a call that
+    /// performs `operations` operations; the rate counts operations, not calls.
     pub(crate) async fn join(
         tasks: JoinSet<anyhow::Result<LatencyHistogram>>,
         began: Instant,
@@ -83,7 +83,7 @@ impl PairedSamples {
         median(turns.map(|(baseline, candidate)| value(candidate) / value(baseline)).collect())
     }
 
-    /// Returns the median sample of each alternative, as a row of the report.
+    /// Returns a row of the report for each of the two alternatives, with its median sample.
     pub(crate) fn into_measurements(
         self,
         labels: [&str; 2],

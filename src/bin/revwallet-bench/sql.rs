@@ -172,13 +172,13 @@ pub(crate) async fn fill_board(
     .await
 }
 
-/// Returns the number of orders that have not ended.
+/// Returns the number of orders of the exchange that have not ended.
 pub(crate) async fn open_orders(db: &mut PgConnection) -> anyhow::Result<i64> {
     let open = "select count(*) from saga where ended_at is null";
     Ok(sqlx::query_scalar(open).fetch_one(db).await?)
 }
 
-/// Returns the number of completed orders and the number of all orders.
+/// Returns the number of completed orders of the exchange, and the number of all orders.
 pub(crate) async fn completed_orders(db: &mut PgConnection) -> anyhow::Result<(i64, i64)> {
     let count = "select count(*) filter (where state = 'completed'), count(*) from saga";
     Ok(sqlx::query_as(count).fetch_one(db).await?)

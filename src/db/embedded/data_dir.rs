@@ -66,7 +66,8 @@ impl DataDir {
         Ok(find_cluster(&data_dir.join(CLUSTER))?.is_some())
     }
 
-    /// Returns sixteen hexadecimal digits that identify this cluster in names for which the path would be too long.
+    /// Returns sixteen hexadecimal digits that identify this cluster. They are part of names that would be too long
+    /// with the path of the cluster.
     pub(super) fn hash(&self) -> String {
         hash(&self.home)
     }
@@ -101,7 +102,7 @@ fn create(data_dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Returns the cluster at a path; `None` if the path does not exist or is an empty folder. Returns an error for a
-/// folder with other content.
+/// folder that contains anything else, and for a link whose target is missing.
 fn find_cluster(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     let cluster = match path.canonicalize() {
         Ok(cluster) => cluster,

@@ -60,7 +60,7 @@ impl Log {
         Ok(file)
     }
 
-    /// Returns the current length of the log, which is where the messages of the next Postgres begin.
+    /// Returns the current length of the log, in bytes, which is where Postgres appends its next message.
     pub(super) fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }

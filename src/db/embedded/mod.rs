@@ -44,8 +44,8 @@ use supervisor::Supervisor;
 
 pub use binaries::{Binaries, installed};
 
-/// Interval at which the program checks whether a Postgres that starts is ready, and whether one that stops has ended.
-/// The interval is short, because it can delay every start.
+/// Interval at which the program checks whether a starting Postgres accepts connections, and whether a stopping
+/// Postgres has ended. The interval is short, because it can delay every start.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longest time to wait until the Postgres of another process accepts connections.
@@ -141,7 +141,7 @@ impl Embedded {
         Self::start(args).await
     }
 
-    /// Returns the options to connect to the database of the program.
+    /// Returns the options for connections to the program's database.
     pub fn connect_options(&self) -> PgConnectOptions {
         connect::options(&self.socket_dir, self.database())
     }
@@ -151,17 +151,17 @@ impl Embedded {
         &self.socket_dir
     }
 
-    /// Returns the name of the superuser of the cluster.
+    /// Returns the name of the cluster's superuser. The program connects under this name.
     pub fn user(&self) -> &str {
         connect::USER
     }
 
-    /// Returns the name of the database of the program.
+    /// Returns the name of the program's database.
     pub fn database(&self) -> &str {
         connect::DATABASE
     }
 
-    /// Returns the version of the server, such as `15.18`.
+    /// Returns the version of Postgres, such as `15.18`.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -179,7 +179,7 @@ impl Embedded {
         }
     }
 
-    /// Returns how often this process restarted Postgres after an unexpected end.
+    /// Returns the number of times that this process restarted Postgres after it ended unexpectedly.
     pub fn restarts(&self) -> u64 {
         self.owner.as_ref().map_or(0, Supervisor::restarts)
     }
@@ -192,8 +192,8 @@ impl Embedded {
     }
 }
 
-/// Tries once to connect to the Postgres of another process; the inner error is the reason why that Postgres is not
-/// ready.
+/// Tries once to connect to the Postgres of another process. If that Postgres is not ready, the inner `Result` is an
+/// error with the reason.
 async fn join(data_dir: &DataDir) -> anyhow::Result<Result<Embedded, String>> {
     let Some(running) = PidFile::read(&data_dir.cluster)? else {
         return Ok(Err("it has not been started".into()));

@@ -10,7 +10,7 @@ use super::process::{PidHolder, end_orphans, holder_of};
 
 const NAME: &str = "postmaster.pid";
 
-/// The relevant lines of the pid file.
+/// The lines of the pid file that the program uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PidFile {
     pub pid: i32,

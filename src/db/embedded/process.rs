@@ -23,10 +23,10 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) enum PidHolder {
     /// The postmaster of this cluster.
     Postmaster,
-    /// A Postgres whose command line does not name a cluster. A new Postgres checks for a conflict with this process
-    /// when it starts.
+    /// A Postgres whose command line does not name a cluster. When a new Postgres starts, it checks by itself for a
+    /// conflict with this process.
     UnknownPostgres,
-    /// No process, or an unrelated process. Process ids are reused, especially after the restart of a container.
+    /// No process has the recorded id, or an unrelated one does: ids are reused, especially after a container restarts.
     Other,
 }
 

@@ -24,7 +24,8 @@ use super::{LOG_AFTER, POLL_INTERVAL, binaries, cluster, process, socket};
 /// possibly from a slow disk.
 const START_WAIT_MAX: Duration = Duration::from_mins(5);
 
-/// Longest time for which a start is retried while leftovers of the last Postgres block it.
+/// Longest time for which a start is retried while something that an earlier Postgres left behind, such as its shared
+/// memory, blocks it.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// Pause before a start is retried.
@@ -33,7 +34,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Interval at which the supervisor checks whether Postgres still runs.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// First pause after a restart of Postgres. The pause doubles with each further restart.
+/// Pause after the first restart of Postgres. The pause doubles with each further restart.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 
 /// Longest pause after a restart of Postgres.
@@ -208,7 +209,7 @@ impl Supervisor {
         }
     }
 
-    /// Tries once to connect; the inner error is the reason why Postgres is not ready.
+    /// Tries once to connect. If Postgres is not ready, the inner `Result` is an error with the reason.
     async fn try_connect(&self, pid: i32) -> anyhow::Result<Result<String, String>> {
         let pid_file = PidFile::read(&self.data_dir.cluster)?;
         if !pid_file.is_some_and(|pid_file| pid_file.pid == pid && pid_file.is_ready) {

@@ -1,5 +1,5 @@
-//! Routes `/exchange/register` and `/exchange/login`. They share their users with the rest of the API, but have their
-//! own request and response bodies.
+//! Routes `/exchange/register` and `/exchange/login`. They register and sign in the same users as the rest of the API,
+//! but have their own request and response bodies.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -57,8 +57,8 @@ async fn register_trader(
     Ok(Replayable::ok(RegisteredBody { id: registered.id.0 }, registered.replayed))
 }
 
-/// Converts the error of an invalid profile. The status is 409 if the only fault is a user name or e-mail address that
-/// another user has; otherwise it is 422.
+/// Converts the error for an invalid profile to the error that the exchange returns. The status is 409 if the only
+/// fault is a user name or e-mail address that another user has; otherwise it is 422.
 fn into_exchange_error(error: Error) -> Error {
     match error {
         Error::InvalidProfile(fields) if fields.iter().all(|field| field.detail == "is taken") => {

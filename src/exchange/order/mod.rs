@@ -25,11 +25,12 @@ use crate::wallet::main_wallet::charge::Charge;
 pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
-/// Maximum number of attempts to place an order. An attempt is repeated if another order with the same quote or limit
-/// has not committed yet.
+/// Maximum number of attempts to place an order. An attempt is repeated if it fails because of another order, from the
+/// same user or with the same quote, that has not committed yet.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Error text of a posting that the database refused because the quote has ended or the user has reached a limit.
+/// Error text of a posting that the database refused because the quote has expired or was used, or because the user has
+/// reached a limit.
 const REFUSED: &str = "the quote or a limit does not permit the order";
 
 /// An order as the client requests it.

@@ -9,7 +9,8 @@ use crate::ids::SagaId;
 #[derive(Debug, Clone)]
 pub struct Notice {
     pub order: SagaId,
-    /// Identifier of the notice; the same in every attempt, so that the recipient can recognize a repetition.
+    /// Identifier of the notice. Every attempt to send the notice uses the same identifier, so that the recipient can
+    /// recognize a repeated message.
     pub reference: Uuid,
     /// E-mail address of the user.
     pub address: String,

@@ -41,7 +41,7 @@ pub struct SimulationSettings {
     pub latency: Duration,
     /// Share of calls that fail, from 0 to 1.
     pub failure_rate: f64,
-    /// Seed of the failures. The same seed makes the same references fail in the same way.
+    /// Seed of the failures. With the same seed, calls with the same reference fail in the same way.
     pub seed: u64,
 }
 
@@ -208,7 +208,8 @@ impl Simulation {
         Ok(faults.iter().map(answer).collect())
     }
 
-    /// Returns the outcomes of the calls with `references`, for which workers asked at the same time.
+    /// Returns the outcomes of several calls, in the order of their `references`. Workers have asked for these outcomes
+    /// at the same time.
     async fn answer(&self, references: &[String]) -> Result<Vec<Result<CallOutcome>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate) / 2.0;

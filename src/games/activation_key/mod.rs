@@ -1,5 +1,5 @@
-//! Activation keys. A user redeems a key to add its game to the library; each key can be redeemed once. A key is shown
-//! only when it is created, because the database stores only its hash.
+//! Activation keys. Redeeming a key adds the game of the key to the user's library; each key can be redeemed once. A
+//! key is shown only when it is created, because the database stores only its hash.
 
 mod sql;
 

@@ -46,8 +46,8 @@ pub struct AddedGame {
 }
 
 impl NewGame {
-    /// Returns the content of the request. Its hash is stored with the idempotency key, to detect a client that reuses
-    /// the key for another game.
+    /// Returns the fields of the new game as texts. Their hash is stored with the idempotency key, to detect a client
+    /// that reuses the key for another game.
     pub(in crate::games) fn content(&self) -> Vec<String> {
         let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
         let prices: Vec<String> = self.prices.iter().map(price).collect();

@@ -101,7 +101,7 @@ pub(in crate::games) struct GameBody {
     currency: String,
     /// Prices in all currencies; the price in the main currency comes first.
     prices: Vec<PriceBody>,
-    /// Id of the publisher; null for a game of the operator.
+    /// Id of the publisher; null if the game belongs to the operator.
     #[schema(required, example = "1")]
     publisher: Option<String>,
     #[schema(value_type = GameState)]

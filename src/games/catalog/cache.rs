@@ -1,9 +1,9 @@
 //! Cache of lists of games; each cached list is a whole response. The catalog has a revision, a number that grows with
 //! each change. A cached list is valid while the revision is the same as when the list was read.
 //!
-//! A process that last read the revision longer than [`CHECK_INTERVAL`] ago reads it again before it serves a cached
-//! list, so no list is outdated for longer. After any new realtime event, such as `game.updated`, the next request also
-//! reads the revision again, so a change is usually visible within milliseconds.
+//! A process that last read the revision more than [`CHECK_INTERVAL`] ago reads it again before it serves a cached
+//! list, so no cached list is outdated for longer than that. After any new realtime event, such as `game.updated`, the
+//! next request also reads the revision again, so a change is usually visible within milliseconds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use crate::error::Result;
 use crate::ledger::tail::Tail;
 use crate::telemetry::Metrics;
 
-/// Longest time for which a process uses a revision before it reads the revision again.
+/// Longest time for which a process uses the revision of the catalog before it reads the revision again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Shortest time between two reads of the revision, however many events arrive.
+/// Shortest time between two reads of the catalog's revision, however many events arrive.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// Maximum number of lists of games that are cached.
@@ -48,7 +48,7 @@ pub struct CachedList {
 /// The revision of the catalog, as this process last read it.
 struct KnownRevision {
     revision: i64,
-    /// Time just before the revision was read; `None` if it must be read again.
+    /// Time just before the revision of the catalog was read; `None` if it must be read again.
     checked_at: Option<Instant>,
     /// Number of changes that this process has made to the catalog. If the number grows while a request reads the
     /// revision, the result may be outdated, and the next request reads the revision again.
@@ -60,7 +60,7 @@ struct KnownRevision {
 pub struct CatalogCache {
     lists: Cache<GameFilter, Arc<CachedList>>,
     known: Mutex<KnownRevision>,
-    /// Lock that is held while the revision is read, so that concurrent requests share a single read.
+    /// Lock that is held while the revision of the catalog is read, so that concurrent requests share a single read.
     checking: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
 }
@@ -107,7 +107,7 @@ impl CatalogCache {
         }
     }
 
-    /// Makes the next request read the revision again, because this process has changed the catalog.
+    /// Makes the next request read the revision of the catalog again, because this process has changed the catalog.
     pub(super) fn expire(&self) {
         let mut known = self.known();
         known.checked_at = None;
@@ -118,7 +118,7 @@ impl CatalogCache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the revision that this process knows; `None` if the revision must be read again.
+    /// Returns the revision of the catalog as this process last read it; `None` if the revision must be read again.
     fn fresh_revision(&self) -> Option<i64> {
         let known = self.known();
         let age = known.checked_at?.elapsed();

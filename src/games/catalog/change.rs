@@ -1,4 +1,4 @@
-//! Changes to games of the catalog: update, delete and retire.
+//! Changes to games in the catalog: update, delete and retire.
 //!
 //! Each change is a transaction that also invalidates the cached lists and publishes an event.
 
@@ -44,9 +44,9 @@ pub struct GameChanges {
     pub is_plain: bool,
 }
 
-/// Returns an error unless the caller may add, change or delete a game. With `is_plain_house`, a server with open
-/// access requires no credential: the game then belongs to the operator, is not a draft and was never sold, and the
-/// request has no fields other than title, genre, price and description.
+/// Returns an error unless the caller may add, change or delete a game. If `is_plain_house` is true, a server with open
+/// access requires no credential. It is true if the game belongs to the operator, is not a draft and was never sold,
+/// and the request has no fields other than title, genre, price and description.
 pub(super) fn require_change(
     caller: &Caller,
     user: Option<UserId>,
@@ -243,7 +243,8 @@ async fn publish_change(
 }
 
 /// Locks the catalog, so that changes run one at a time, and then the game. The game is locked last, because purchases
-/// may have to wait until the game is unlocked. Returns the facts about the game and its state.
+/// may have to wait until the game is unlocked. Returns the facts that decide what a caller may change about the game,
+/// and the state of the game.
 async fn lock(
     db: &mut PgConnection,
     id: GameId,

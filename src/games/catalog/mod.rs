@@ -107,7 +107,7 @@ pub struct Game {
     pub price: Price,
     /// Prices in all currencies; the price in the main currency comes first.
     pub prices: Vec<ListedPrice>,
-    /// Publisher of the game; `None` for a game of the operator.
+    /// Publisher of the game; `None` if the game belongs to the operator.
     pub publisher: Option<PublisherId>,
     /// User who acts for the publisher.
     publisher_user: Option<UserId>,

@@ -138,11 +138,12 @@ pub(super) struct GameFacts {
     pub publisher: Option<PublisherId>,
     pub publisher_user: Option<UserId>,
     pub base: Option<GameId>,
-    /// Whether a copy was ever sold or given away, or activation keys were created.
+    /// Whether a copy of the game was ever sold or given away, or activation keys were created for the game.
     pub was_sold: bool,
 }
 
-/// Reads the facts about a game without a lock, so that a caller without permission cannot delay purchases.
+/// Reads the facts that decide what a caller may change about a game. Takes no lock, so that a caller without
+/// permission cannot delay purchases.
 pub(super) async fn facts(db: &mut PgConnection, id: GameId) -> Result<Option<GameFacts>> {
     let row = sqlx::query_as!(
         GameFacts,

@@ -53,8 +53,8 @@ pub struct NewCode {
 }
 
 impl NewCode {
-    /// Returns the content of the request. The hash of the content is stored with the idempotency key, to detect a
-    /// client that reuses the key for another code.
+    /// Returns the fields of the new code as texts. Their hash is stored with the idempotency key, to detect a client
+    /// that reuses the key for another code.
     fn content(&self) -> [String; 8] {
         fn text(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()

@@ -150,8 +150,8 @@ async fn list_games(
     Ok(response)
 }
 
-/// Returns whether the header `If-None-Match` contains this tag. Ignores the prefix `W/` of weak tags, which a proxy
-/// may add.
+/// Returns whether the header `If-None-Match` contains this entity tag. Ignores the prefix `W/` of weak tags, which a
+/// proxy may add.
 fn matches(known: &HeaderValue, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let known = known.to_str().unwrap_or_default();
@@ -228,8 +228,8 @@ async fn add_game(
 
 /// Change a game
 ///
-/// Absent fields stay as they are. Requires the same permission as adding the game. If the game belongs to the operator
-/// and was sold, always requires the scope `games:write`.
+/// Absent fields stay as they are. Requires the same permission as adding the game. If a user has bought a game that
+/// belongs to the operator, always requires the scope `games:write`.
 #[utoipa::path(
     put, path = "/api/games/{id}", tag = "games",
     params(("id" = i64, Path, description = "The game", example = 1)),
@@ -257,7 +257,7 @@ async fn update_game(
 
 /// Delete a game
 ///
-/// A game that was sold or has downloadable content is retired instead: it is no longer for sale, but its owners keep
+/// A game that was bought or has downloadable content is retired instead: it is no longer for sale, but its owners keep
 /// it. Requires the same permission as changing the game.
 #[utoipa::path(
     delete, path = "/api/games/{id}", tag = "games",

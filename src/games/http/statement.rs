@@ -89,7 +89,7 @@ struct StatementBody {
     entries: Vec<StatementEntryBody>,
 }
 
-/// A movement on a publisher's account.
+/// An entry of a publisher's statement: a change to the balance of the publisher.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PublisherStatementEntry)]
 struct StatementEntryBody {
@@ -101,10 +101,10 @@ struct StatementEntryBody {
     kind: &'static str,
     #[schema(required, example = 1)]
     game: Option<i64>,
-    /// Amount of the movement; negative if the movement lowers the balance.
+    /// Amount of the entry; negative if the entry lowers the balance.
     #[schema(value_type = f64, example = 19.99)]
     amount: JsonDecimal,
-    /// Balance of the publisher after the movement.
+    /// Balance of the publisher after the entry.
     #[schema(value_type = f64, example = 19.99)]
     balance: JsonDecimal,
 }
@@ -240,8 +240,8 @@ struct PayoutBody {
 
 /// Pay a publisher
 ///
-/// Moves the balance of the publisher into the publisher's main wallet. Requires the scope `games:write`, unless the
-/// caller is the publisher.
+/// Moves what the publisher has earned from the publisher's account into the publisher's main wallet. Requires the
+/// scope `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     post, path = "/api/publishers/{id}/payout", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), IdempotencyKey),

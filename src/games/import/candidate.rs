@@ -1,4 +1,5 @@
-//! Parsing of a record of an imported file: the fields of `POST /api/games`, and fields that only files have.
+//! Parser for a record of an imported file. A record can have the fields of `POST /api/games`, and fields that only
+//! files have.
 
 use serde::Deserialize;
 
@@ -12,7 +13,8 @@ use crate::http::fields::{id, text};
 use crate::http::json;
 use crate::ledger::currency::{Currencies, Currency};
 
-/// Longest reference, in characters: the identifier of a game in the system that the imported file comes from.
+/// Longest reference, in characters. A reference is the identifier of a game in the system that the imported file comes
+/// from.
 const REFERENCE_MAX: usize = 255;
 
 /// A game from a valid record. The import may still refuse the game, because it looks up the publisher and the base
@@ -22,9 +24,10 @@ pub(super) struct Candidate {
     pub line: u64,
     /// Identifier of the game in the system that the file comes from.
     pub reference: Option<String>,
-    /// Name of the publisher, if the record does not give the id.
+    /// Name of the publisher, if the record gives it instead of the id of the publisher.
     pub publisher_name: Option<String>,
-    /// Identifier of the base game in the system that the file comes from, if the record does not give the id.
+    /// Identifier of the base game in the system that the file comes from, if the record gives it instead of the id
+    /// that the base game has in the catalog.
     pub base_reference: Option<String>,
     pub game: NewGame,
 }

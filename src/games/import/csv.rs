@@ -105,8 +105,8 @@ impl CsvParser {
         Ok(format!("{{{}}}", members.join(",")))
     }
 
-    /// Returns the name of the column from which a field of the latest JSON object comes. `pointer` is the JSON pointer
-    /// to the field.
+    /// Returns the name of the CSV column that a field was read from. `pointer` is the JSON pointer to the field in the
+    /// JSON object that was made from the last row.
     pub(super) fn column(&self, pointer: &str) -> String {
         let name = pointer.trim_start_matches('/');
         let price =

@@ -9,8 +9,9 @@
 //! | [`GameImporter`] | adds the new games of a batch in one transaction | two batches in memory |
 //!
 //! A file can be imported again, after a correction or an interrupted import, and no game is added twice. The import
-//! makes the idempotency key of a game from its reference or, without a reference, from its whole content, and adds
-//! only games whose key is new. Two imports of the same file can run at the same time.
+//! makes the idempotency key of a game from its reference (its identifier in the system that the file comes from) or,
+//! without a reference, from all its fields, and adds only games whose key is new. Two imports of the same file can run
+//! at the same time.
 
 mod candidate;
 mod csv;
@@ -184,8 +185,8 @@ async fn with_publishers(
     Ok(kept)
 }
 
-/// Adds the games whose idempotency key is new. Counts a game as known if its key was used for the same content, and
-/// refuses the game if the content was different.
+/// Adds the games whose idempotency key is new. If the key of a game was used before, counts the game as known if its
+/// fields are the same as then, and refuses the game otherwise.
 async fn add_new(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -217,8 +218,8 @@ async fn add_new(
     Ok(())
 }
 
-/// Looks up the base games of downloadable content to import. Refuses content without a valid base game, and returns
-/// all other games.
+/// Looks up the base games of downloadable content to import. Refuses downloadable content without a valid base game,
+/// and returns all other games.
 async fn with_bases(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -251,7 +252,8 @@ async fn with_bases(
     Ok(kept)
 }
 
-/// Returns the idempotency key of a game, made from its reference or, without a reference, from its content.
+/// Returns the idempotency key of a game, made from its reference (its identifier in the system that the file comes
+/// from) or, without a reference, from all its fields.
 fn key(candidate: &Candidate) -> HashedKey {
     let content = candidate.game.content();
     let content = digest(&content.iter().map(String::as_str).collect::<Vec<_>>());

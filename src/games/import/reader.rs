@@ -22,7 +22,7 @@ const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Maximum number of batches that wait while another batch is added.
 const WAITING_BATCHES_MAX: usize = 1;
 
-/// Records of a file that are added in a single transaction, and the progress of the reader.
+/// A batch of records of a file, which are added in a single transaction.
 #[derive(Debug, Default)]
 pub struct ImportBatch {
     pub(super) candidates: Vec<Candidate>,

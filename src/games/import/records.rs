@@ -1,9 +1,9 @@
 //! Splits a file to import into records. A record is a line of JSON, or a row of CSV, which can span several lines
 //! because its quoted fields can contain line breaks.
 //!
-//! The memory of the reader is bounded by [`RECORD_BYTES_MAX`], whatever the file contains. If a row has broken quotes,
-//! the reader refuses only its first line and continues with the next line, so that a missing quote does not swallow
-//! the rest of the file.
+//! The memory that [`FileRecords`] needs is a small multiple of [`RECORD_BYTES_MAX`], whatever the file contains. If a
+//! row has broken quotes, [`FileRecords`] refuses only the first line of the row and continues with the next line, so
+//! that a missing quote does not swallow the rest of the file.
 
 use std::io::{self, BufRead, Read};
 
@@ -19,7 +19,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileRecord<'a> {
     pub line: u64,
-    /// The bytes of the record up to and including a line feed, or the reason why the reader refuses the record.
+    /// The bytes of the record up to and including a line feed, or the reason why the record is refused.
     pub bytes: Result<&'a [u8], &'static str>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct FileRecords<R> {
     bytes_read: u64,
 }
 
-/// State of the reader within a row of CSV.
+/// State of [`FileRecords`] within a row of CSV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowState {
     FieldStart,
@@ -98,7 +98,7 @@ impl<R: BufRead> FileRecords<R> {
         self.consumed = 0;
     }
 
-    /// Finds the end of the record with which the buffer begins, or the reason why the reader refuses that record.
+    /// Finds the end of the record with which the buffer begins, or the reason to refuse that record.
     fn scan(&mut self) -> io::Result<Option<Result<usize, &'static str>>> {
         let mut state = RowState::FieldStart;
         let mut end = 0;
@@ -138,7 +138,7 @@ impl<R: BufRead> FileRecords<R> {
     }
 
     /// Appends a line of the file to the buffer. Returns false at the end of the file. Truncates a line that is too
-    /// long, but leaves it longer than the limit, so that the reader still refuses it.
+    /// long, but leaves it longer than the limit, so that `scan` still refuses it.
     fn read_line(&mut self) -> io::Result<bool> {
         let is_first = self.bytes_read == 0;
         let mut part = self.source.by_ref().take(RECORD_BYTES_MAX as u64 + 1);
@@ -162,7 +162,7 @@ impl<R: BufRead> FileRecords<R> {
 mod tests {
     use super::*;
 
-    /// Returns the line and the text of each record.
+    /// Returns the line number and the text of each record, or the reason why the record is refused.
     fn records(format: FileFormat, text: &str) -> Vec<(u64, Result<String, &'static str>)> {
         let mut records = FileRecords::new(text.as_bytes(), format);
         let mut found = Vec::new();

@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection};
 use crate::error::Result;
 use crate::ids::PublisherId;
 
-/// A publisher and its name.
+/// Id and name of a publisher.
 pub(super) struct NamedPublisher {
     pub id: PublisherId,
     pub name: String,

@@ -1,4 +1,4 @@
-//! SQL statements on publishers and their statements.
+//! SQL statements on publishers, and on the movements of money that the statement of a publisher lists.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -112,7 +112,7 @@ pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, S
     Ok(rows.into_iter().map(|row| (row.publisher, row.currency)).collect())
 }
 
-/// Total amount of all movements of one kind between two accounts, in one direction.
+/// Total amount that transfers of one kind have moved between an account and another account, in one direction.
 pub(super) struct SumRow {
     pub kind: i16,
     pub is_debit: bool,
@@ -120,8 +120,8 @@ pub(super) struct SumRow {
     pub amount: i64,
 }
 
-/// Sums up the movements of an account between two positions of the ledger. Returns a sum for each combination of kind,
-/// direction and account at the other end.
+/// Sums up the transfers from and to an account between two positions of the ledger. Returns a sum for each combination
+/// of kind, direction, and account at the other end of the transfers.
 pub(super) async fn sums(
     db: &mut PgConnection,
     account: AccountId,
@@ -160,7 +160,7 @@ pub(super) struct MovementRow {
     pub game: Option<i64>,
 }
 
-/// Returns the movements of an account between two positions of the ledger, oldest first.
+/// Returns the movements of money into and out of an account between two positions of the ledger, oldest first.
 pub(super) async fn entries(
     db: &mut PgConnection,
     account: AccountId,

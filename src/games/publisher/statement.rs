@@ -1,4 +1,4 @@
-//! Statements of publishers: the movements on the account of a publisher between two moments, read from the ledger.
+//! Statements of publishers: the changes to the balance of a publisher between two moments, read from the ledger.
 
 use time::OffsetDateTime;
 
@@ -50,15 +50,15 @@ impl EntryKind {
     }
 }
 
-/// A movement on the publisher's account.
+/// An entry of a publisher's statement: a change to the balance of the publisher.
 #[derive(Debug, Clone)]
 pub struct StatementEntry {
     pub at: OffsetDateTime,
     pub transfer: i64,
     pub kind: EntryKind,
-    /// Negative if the entry lowers the balance.
+    /// Amount of the entry; negative if the entry lowers the balance.
     pub amount: Minor,
-    /// Balance after the entry.
+    /// Balance of the publisher after the entry.
     pub balance: Minor,
     /// The game that the entry is about, if any.
     pub game: Option<i64>,

@@ -38,8 +38,8 @@ pub use self::refund::Refunded;
 /// Error text of a posting that the database refused because the quote of the purchase no longer holds.
 const OVERTAKEN: &str = "the quote no longer holds";
 
-/// Maximum number of quotes that a purchase tries. A new quote is needed if another purchase or a change to the game
-/// comes first.
+/// Maximum number of quotes that a purchase tries. Another purchase or a change to the game can make a new quote
+/// necessary.
 const ATTEMPTS_MAX: usize = 100;
 
 /// Locks within this process, so that concurrent purchases do not make each other's ledger batches fail.
@@ -306,8 +306,8 @@ pub(in crate::games) fn seller_account(
         .ok_or_else(|| Error::Internal(anyhow::anyhow!("publisher {publisher} has no account")))
 }
 
-/// Returns the movements of a purchase, which form a single transfer: the price goes to the seller, and then tax and
-/// fee go from the seller to the operator.
+/// Returns the movements of money for a purchase, which form a single transfer: the price goes to the seller, and then
+/// tax and fee go from the seller to the operator.
 fn purchase_legs(
     wallet: AccountId,
     seller: AccountId,

@@ -53,7 +53,7 @@ pub(super) struct Quote {
     pub division: Division,
 }
 
-/// Input row of the SQL function that grants a game: the limited stocks that the purchase uses up, and the facts that
+/// Input row of the SQL function that grants a game: the limited stocks that the purchase reduces, and the facts that
 /// its quote depends on.
 #[derive(Serialize)]
 pub(super) struct ClaimRow<'a> {
@@ -64,7 +64,7 @@ pub(super) struct ClaimRow<'a> {
     publisher: Option<PublisherId>,
     /// Fee that is set for the publisher; `None` if the setting `--store-fee` applies.
     own_fee: Option<i32>,
-    /// Ids of the limited stocks that the purchase uses up: copies of the game, copies at the sale price, and uses of
+    /// Ids of the limited stocks that the purchase reduces: copies of the game, copies at the sale price, and uses of
     /// the discount code.
     stocks: Vec<i64>,
     sale: Option<SaleId>,

@@ -1,9 +1,10 @@
 //! Refunds: in a single ledger posting, the buyer gets the money back and the owner loses the game. A purchase can be
 //! refunded only once.
 //!
-//! The owner also loses the downloadable content of the game. The price of the content is paid back if the same buyer
-//! paid for it and its refund window has not ended; other content is taken away without a refund. A gift cannot be
-//! refunded while its owner has content that another user paid for.
+//! The owner also loses the downloadable content of the game. The price of downloadable content is paid back if the
+//! buyer of the game paid for it and its refund window has not ended; other downloadable content is taken away without
+//! a refund. A gift cannot be refunded while the recipient has downloadable content for the game that anyone other than
+//! the buyer of the gift paid for.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -22,7 +23,7 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 use crate::wallet::{RequestMeta, from_post_error};
 
-/// Maximum number of attempts of a refund. An attempt fails if the owner's games change in the meantime.
+/// Maximum number of attempts to refund a purchase. An attempt fails if the owner's games change in the meantime.
 const ATTEMPTS_MAX: usize = 32;
 
 /// Maximum number of games, downloadable content included, that a refund takes away.
@@ -42,7 +43,7 @@ pub struct Refunded {
 /// A game that a refund takes away from its owner: an input row of the SQL function that reverts purchases.
 #[derive(Debug, Serialize)]
 struct RevertRow {
-    /// Index, within the posting, of the first movement that pays back this game.
+    /// Index, within the posting, of the first movement of money that pays back this game.
     first: usize,
     game: GameId,
     recipient: UserId,
@@ -243,15 +244,15 @@ impl Games {
 }
 
 impl sql::OwnedGame {
-    /// Returns the number of movements that pay back the price of this purchase.
+    /// Returns the number of movements of money that pay back the price of this purchase.
     fn legs(&self) -> usize {
         1 + usize::from(self.tax > 0) + usize::from(self.fee > 0)
     }
 }
 
 impl RefundPlan {
-    /// Returns a function that takes the wallet that receives the money, and returns the movements of the refund: the
-    /// movements of each purchase, in the opposite direction.
+    /// Returns a function that lists the movements of money for the refund: those of each purchase, in the opposite
+    /// direction. The argument of the function is the wallet that receives the money.
     fn legs(&self) -> Result<impl Fn(AccountId) -> Vec<Leg>> {
         let tax = AccountId::system(SystemRole::Tax, self.currency);
         let revenue = AccountId::system(SystemRole::Revenue, self.currency);
@@ -284,8 +285,8 @@ impl RefundPlan {
         })
     }
 
-    /// Returns the SQL statements that revert the purchases in the transaction of the posting. `start` is the index of
-    /// the first movement of the refund within the posting.
+    /// Returns the SQL statements that revert the purchases in the transaction of the posting. `start` is the index,
+    /// within the posting, of the first movement of money for the refund.
     fn companions(&self, start: usize) -> Result<Vec<Companion>> {
         let companion = |row: &RevertRow| {
             let row = RevertRow { first: start + row.first, ..*row };

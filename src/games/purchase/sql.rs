@@ -39,8 +39,8 @@ pub(super) struct QuoteRow {
     pub sale_price: Option<i64>,
     pub sale_stock: Option<i64>,
     pub sale_left: Option<i32>,
-    /// Number of running and future sales of the game that limit the number of copies. If this number is not zero, the
-    /// facts cannot be cached, because a sale can sell out without a change to the game.
+    /// Number of running and future sales of the game that limit how many copies are sold at the sale price. If this
+    /// number is not zero, the facts cannot be cached, because a sale can sell out without a change to the game.
     pub budgets: i64,
     /// Next moment at which a sale of the game begins or ends.
     pub until: Option<OffsetDateTime>,

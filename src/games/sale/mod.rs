@@ -1,5 +1,5 @@
-//! Sales: a lower price of a game for a window of time. A budget can limit the number of copies that are sold at the
-//! sale price.
+//! Sales: a lower price of a game for a window of time. A sale can have a budget: the maximum number of copies that are
+//! sold at the sale price.
 //!
 //! The clock of the database decides which sale runs. If several sales run, the lowest price applies.
 

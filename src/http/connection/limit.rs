@@ -28,7 +28,7 @@ pub(in crate::http) struct ConnectionLimits {
     pub is_exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
-/// Table of the open connections of a listener, which enforces the limits on their number.
+/// Table of a listener's open connections. It enforces the limits on the number of connections.
 pub(in crate::http) struct ConnectionTable {
     limits: ConnectionLimits,
     /// Semaphore with a permit for each connection that may be open at the same time.

@@ -20,7 +20,7 @@ pub(in crate::http) enum CloseReason {
     Address,
     /// The connection was idle, and was evicted to make room for a new connection.
     Pressure,
-    /// The client did not read its response for too long.
+    /// The client left a response unread for too long.
     Stalled,
     /// The server was closing the connection, because of shutdown or eviction, and the client took too long to finish
     /// its requests.
@@ -51,7 +51,7 @@ impl CloseReason {
     }
 }
 
-/// Counts the connections of a listener that are closed early, and logs the counts.
+/// Counts the connections that a listener closes early, and logs the counts.
 pub(in crate::http) struct ConnectionLog {
     metrics: Arc<Metrics>,
     unlogged: Mutex<Unlogged>,

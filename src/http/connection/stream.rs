@@ -5,7 +5,7 @@
 //! | the client sends nothing, or half of the HTTP/2 preface | waits forever | closes after the header timeout |
 //! | the client does not read a response | waits forever | closes if the client reads nothing for the header timeout |
 //! | a request head cannot be parsed | responds with a bare status | responds with the problem `malformed-request` |
-//! | the server closes while the client still sends | resets, which may destroy the response | discards input first |
+//! | the server closes while the client still sends | resets the connection, which may destroy the response | discards input before it closes the connection |
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -38,7 +38,7 @@ pub(in crate::http) struct GuardedStream {
     connection: Arc<OpenConnection>,
     log: Arc<ConnectionLog>,
     limit: Duration,
-    /// State until the first request or the HTTP/2 preface has arrived; `None` afterwards.
+    /// State of the wait for the first request or the HTTP/2 preface; `None` once either has arrived.
     opening: Option<Opening>,
     /// Deadline that runs while a write waits for the client to read.
     stalled: Option<Pin<Box<Sleep>>>,

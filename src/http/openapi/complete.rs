@@ -13,8 +13,8 @@ use crate::http::problem::{ARCHIVED, PROBLEMS_STATUS, ProblemBody};
 /// Trace id in examples.
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// Completes the OpenAPI document of the routes, for clients that read money in the format `money`. `webhooks`
-/// describes the requests that the service sends to webhooks, by event name.
+/// Completes the OpenAPI document of the routes. `money` is the format in which the document describes amounts of
+/// money, and `webhooks` describes the requests that the service sends to webhooks, by event name.
 pub fn complete(document: utoipa::openapi::OpenApi, webhooks: Value, money: MoneyFormat) -> Value {
     let mut document =
         serde_json::to_value(document).expect("a document of names and texts always serializes");

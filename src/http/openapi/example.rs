@@ -31,7 +31,7 @@ pub(super) fn sample(schema: &Value, schemas: &Value) -> Option<Value> {
 }
 
 /// Returns the type of a schema. For a schema that allows null, returns `null`, so optional members without an example
-/// are left out of the sample.
+/// are left out of the example.
 fn first_type(schema: &Value) -> Option<&str> {
     match &schema["type"] {
         Value::String(only) => Some(only),

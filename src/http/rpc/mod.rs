@@ -24,7 +24,7 @@ const DEADLINE_DIGITS_MAX: usize = 8;
 pub struct RpcMethods(Arc<HashMap<String, Arc<str>>>);
 
 impl RpcMethods {
-    /// Creates the set from full method names, such as `revwallet.v1.WalletService/GetBalance`.
+    /// Creates a set of methods from their full names, such as `revwallet.v1.WalletService/GetBalance`.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let named = names.into_iter().map(|name| (format!("/{name}"), Arc::from(name)));
         let unknown = (String::new(), Arc::from(UNKNOWN_METHOD));

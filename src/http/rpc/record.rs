@@ -50,7 +50,7 @@ impl CallRecorder {
         });
     }
 
-    /// Records a call with the status that its trailers contain.
+    /// Records a call that ended with a status in the trailers.
     fn ended(&self, context: &RequestContext, code: Code, reason: Option<&str>) {
         self.measure(context, code);
         let is_logged = code != Code::Ok || self.sampler.is_sampled(context);
@@ -94,7 +94,7 @@ fn log_failure(context: &RequestContext, code: Code, error: &Error) {
     }
 }
 
-/// Writes the access log line of a call whose status the trailers contain.
+/// Writes the access log line of a call that ended with a status in the trailers.
 fn log_end(context: &RequestContext, code: Code, reason: Option<&str>) {
     macro_rules! line {
         ($level:ident, $outcome:literal) => {

@@ -1,8 +1,8 @@
 //! The rules: compute the effect of a posting on balances and states, or refuse it. Pure functions: no clock, no I/O.
 //!
-//! The legs of a posting (its movements of money and changes of state) are applied in order. Each leg sees the effects
-//! of the legs before it: a single posting may open, fund and charge an account. A posting is accepted or refused as a
-//! whole.
+//! Each leg of a posting moves money, or changes the state of an account. The legs are applied in order, and each leg
+//! sees the effects of the legs before it: a single posting may open, fund and charge an account. A posting is accepted
+//! or refused as a whole.
 
 use std::collections::HashMap;
 
@@ -81,8 +81,9 @@ impl Refusal {
         }
     }
 
-    /// If funds are insufficient, reports the amounts of the whole transfer, including its earlier legs. The refused
-    /// leg is the last of `legs`.
+    /// If this refusal reports insufficient funds, changes its available and required amounts to those of the whole
+    /// transfer, including the legs of the transfer that precede the refused leg. The refused leg is the last of
+    /// `legs`.
     fn for_whole_transfer(self, legs: &[Leg]) -> Self {
         let Self::InsufficientFunds { account, mut available, mut required } = self else {
             return self;
@@ -113,7 +114,7 @@ pub struct NewAccount {
 pub struct Decision {
     pub rows: Vec<TransferRow>,
     pub new_accounts: Vec<NewAccount>,
-    /// Accounts that the posting touched, with their values after the posting.
+    /// Accounts that the posting touched, with their balances and states after the posting.
     pub touched: Vec<(AccountId, Account)>,
     /// Index of the leg that caused the refusal.
     pub refused_leg: usize,

@@ -1,4 +1,5 @@
-//! Tests of each rule, and random postings that are compared with a simple model of the rules.
+//! Tests of each rule, and a test that compares the results for random postings with those of a simple model of the
+//! rules.
 
 use std::collections::{BTreeMap, HashSet};
 

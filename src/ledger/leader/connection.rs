@@ -1,4 +1,5 @@
-//! The connection of a follower to the leader: a stream of requests, to which the leader responds in their order.
+//! The connection of a follower (a process that sends its postings to the leader): a stream of requests to the leader,
+//! which responds in their order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use super::proto::{PostReply, PostRequest, PostResponse};
 use super::wire::{self, VERSION};
 use crate::ledger::writer::QueuedPosting;
 
-/// Largest response that a follower accepts, in bytes. A response has the rows of its postings, at most about a
-/// thousand.
+/// Largest response that a follower accepts, in bytes. A response contains the rows of the request's postings, at most
+/// about a thousand.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Longest time that opening the connection may take.

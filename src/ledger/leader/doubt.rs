@@ -1,4 +1,4 @@
-//! Keys of postings that were sent to the leader and have no reply.
+//! Idempotency keys of postings that were sent to the leader and have no reply.
 //!
 //! Until the leader replies, a refusal of another posting under the same key is not certain: a client that repeats its
 //! request would be told that no money moves, although the leader could still write the first posting.
@@ -16,8 +16,7 @@ const UNANSWERED_MAX: usize = 100_000;
 
 /// Hashed idempotency keys of postings that may still take effect at the leader.
 pub(super) struct Doubts {
-    /// Whether any posting was ever sent to a leader. A process that leads from its start has sent none, and skips the
-    /// lookups.
+    /// Whether any posting was ever sent to a leader. If not, [`Self::contain`] looks up no keys.
     has_sent: AtomicBool,
     /// Number of postings under each key that were sent to the leader and await a reply.
     sent: Mutex<HashMap<Uuid, u32>>,
@@ -59,7 +58,8 @@ impl Doubts {
         }
     }
 
-    /// Remembers a posting to which the leader did not reply. Must be called before [`Self::settle`].
+    /// Remembers a posting to which the leader did not reply. Must be called before [`Self::settle`], so that
+    /// [`Self::contain`] finds the posting's key at any time.
     pub(super) fn leave_open(&self, key: Uuid) {
         self.unanswered.insert(key, ());
     }

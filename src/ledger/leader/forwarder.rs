@@ -148,8 +148,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits until the leader changes, the pause ends, or the program stops. Meanwhile, hands postings that still
-    /// arrive in the queue to this process's own writer.
+    /// Waits until the leader changes, `pause` (if any) has passed, or the program stops. Meanwhile, hands postings
+    /// that still arrive in the queue to this process's own writer.
     async fn idle(&mut self, token: &CancellationToken, pause: Option<Duration>) {
         let mut pause = std::pin::pin!(async {
             match pause {
@@ -361,15 +361,16 @@ impl Forwarder {
         item.posting.key.is_some_and(|key| self.handed_over.get(&key.hash).is_some())
     }
 
-    /// Marks a posting as in doubt if the leader gave no clear reply to another posting under the same key.
+    /// Marks the outcome of a posting as uncertain if the leader gave no clear reply to another posting under the same
+    /// key.
     fn marked(&self, item: QueuedPosting) -> QueuedPosting {
         let key = item.posting.key;
         let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key.hash, true));
         if is_in_doubt { item.in_doubt() } else { item }
     }
 
-    /// Hands a posting to this process's own writer, and marks it as in doubt, because the leader may have written it,
-    /// or may still write it.
+    /// Hands a posting to this process's own writer, and marks its outcome as uncertain, because the leader may have
+    /// written the posting, or may still write it.
     fn leave_open(&self, item: QueuedPosting) {
         if let Some(key) = item.posting.key {
             self.doubts.leave_open(key.hash);
@@ -377,8 +378,8 @@ impl Forwarder {
         self.hand_over(item.in_doubt());
     }
 
-    /// Hands a posting to this process's own writer without sending it to the leader. Marks it as in doubt if the
-    /// leader may still write an earlier posting under the same key.
+    /// Hands a posting to this process's own writer without sending it to the leader. Marks its outcome as uncertain if
+    /// the leader may still write an earlier posting under the same key.
     fn hand_over_unsent(&self, item: QueuedPosting) {
         let key = item.posting.key;
         let is_in_doubt = key.is_some_and(|key| self.doubts.contain(key.hash, false));

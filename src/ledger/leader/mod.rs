@@ -1,8 +1,8 @@
 //! The leader of a book: the process that writes the postings of all processes.
 //!
 //! Any process may write, because each batch names its predecessor, and the database accepts only one successor of a
-//! batch. But processes that race to write the next batch make each other's batches fail, so all of them send their
-//! postings to one process, the leader.
+//! batch. But processes that race to write the next batch make each other's batches fail, so normally a single
+//! process, the leader, writes batches; the other processes, its followers, send their postings to it.
 //!
 //! | file | what it does |
 //! |---|---|

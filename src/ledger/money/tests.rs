@@ -1,4 +1,4 @@
-//! Valid and invalid amounts, and lossless conversion in both directions.
+//! Tests of valid and invalid amounts, and of the lossless conversion between decimals and minor units.
 
 use proptest::prelude::*;
 

@@ -114,8 +114,9 @@ pub async fn run(
     }
 }
 
-/// Creates further partitions, for `rows` transfers each, in the books that have room for at most half as many. Returns
-/// the number of transfers that still fit into the partitions of the book with the least room.
+/// Creates further partitions, for `rows` transfers each, in every book whose partitions have room for at most half of
+/// `rows` more transfers. Returns the number of transfers that still fit into the partitions of the book with the least
+/// room.
 pub async fn extend(pool: &PgPool, rows: i64) -> sqlx::Result<i64> {
     sql::extend(&mut *pool.acquire().await?, rows).await
 }

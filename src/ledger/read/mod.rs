@@ -165,8 +165,8 @@ fn book_for(account: AccountId) -> i32 {
     book_of_account(account).unwrap_or(FIRST_BOOK)
 }
 
-/// Returns the seq of the last transfer that was written to the book of an account at or before `moment`; the seq of the
-/// book's initial seal if there is none.
+/// Returns the seq of the last transfer that was written to the book of an account at or before `moment`. If there is
+/// none, returns the seq that precedes the book's first transfer.
 pub async fn seq_at(
     db: &mut PgConnection,
     account: AccountId,
@@ -176,8 +176,8 @@ pub async fn seq_at(
     Ok(sql::seq_at(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Returns the seq of the last transfer that was written to the book of an account before `moment`; the seq of the
-/// book's initial seal if there is none.
+/// Returns the seq of the last transfer that was written to the book of an account before `moment`. If there is none,
+/// returns the seq that precedes the book's first transfer.
 pub async fn seq_before(
     db: &mut PgConnection,
     account: AccountId,
@@ -187,11 +187,12 @@ pub async fn seq_before(
     Ok(sql::seq_before(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Returns the newest moment for which the content of an account's book can no longer change.
+/// Returns the newest moment up to which the book of an account is final: no transfer with a timestamp at or before
+/// this moment can be added to the book any more.
 ///
-/// While a batch is being written, the moment is just before the newest visible batch, because the unfinished batch may
-/// have the same timestamp, but no earlier timestamp. Otherwise the moment is the present, because every later batch
-/// gets a later timestamp.
+/// While a batch is being written, this moment is just before the timestamp of the last committed batch, because the
+/// unfinished batch may get the same timestamp, but not an earlier one. Otherwise this moment is the present, because
+/// every later batch gets a later timestamp.
 pub async fn settled_until(db: &mut PgConnection, account: AccountId) -> Result<OffsetDateTime> {
     let book = book_for(account);
     let sql::Settled { now, is_writing } = sql::settled(db, book).await?;
@@ -293,7 +294,7 @@ pub async fn current_balances(
 }
 
 /// Returns the balance of each account right after a transfer; zero for unused accounts. Each element of `after`
-/// contains an account, and the seq of the transfer for this account.
+/// contains an account, and the seq of the transfer after which the account's balance is returned.
 pub async fn balances_after(
     db: &mut PgConnection,
     after: &[(AccountId, i64)],

@@ -1,4 +1,4 @@
-//! SQL statements that read balances, histories and rows of the ledger.
+//! SQL statements that read the balances and the transfer histories of accounts, and rows of the ledger.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -43,9 +43,10 @@ pub(super) async fn head(db: &mut PgConnection, book: i32) -> sqlx::Result<(i64,
     Ok((row.seq, row.at))
 }
 
-/// Query for balances; `$column` adds a second column.
+/// Query for the balances of accounts; `$column` adds a second column to the result.
 ///
-/// Each account takes two index probes, for its last debit and its last credit. The later of the two holds the balance.
+/// Each account takes two index probes, for its last debit and its last credit. The later of these two transfers
+/// contains the account's balance.
 macro_rules! select_balances {
     ($row:ident, $column:tt, $book:expr, $accounts:expr, $until:expr) => {
         sqlx::query_as!(
@@ -92,7 +93,7 @@ pub(super) async fn balances(
     Ok(rows.into_iter().map(|row| row.balance).collect())
 }
 
-/// Returns the current balances of two accounts, and the position in the book at which the statement read them.
+/// Returns the current balances of two accounts, and the position in the ledger up to which they include all transfers.
 pub(super) async fn current_balances(
     db: &mut PgConnection,
     book: i32,
@@ -228,7 +229,7 @@ pub(super) async fn last_state_change(
     .await
 }
 
-/// A customer account and its hold account, which may not exist yet.
+/// A customer account and its hold account. `has_hold` is false if the hold account does not exist yet.
 pub(super) struct HistoryAccounts {
     pub account: i64,
     pub hold: i64,
@@ -252,8 +253,8 @@ struct HistoryRow {
 }
 
 impl HistoryRow {
-    /// Converts the row; `None` if this version of the program does not know the kind of the transfer, because a newer
-    /// version wrote the row.
+    /// Converts the row to a [`HistoryEntry`]; `None` if this version of the program does not know the kind of the
+    /// transfer, because a newer version wrote the row.
     fn into_entry(self) -> Option<HistoryEntry> {
         Some(HistoryEntry {
             seq: self.seq,
@@ -272,8 +273,8 @@ impl HistoryRow {
     }
 }
 
-/// Query for a history; `$order` is `"asc"` or `"desc"`. The order is part of the query text, because an index scan
-/// could not stop at the limit if the order were a parameter.
+/// Query for the transfer history of an account; `$order` is `"asc"` or `"desc"`. The order is part of the query text,
+/// because an index scan could not stop at the limit if the order were a parameter.
 ///
 /// The query merges three scans: debits of the account, credits of the account, and captures from its hold account.
 macro_rules! select_history {
@@ -342,7 +343,7 @@ macro_rules! select_history {
     };
 }
 
-/// Reads the entries of a history, in the order that the range requests.
+/// Reads the entries of an account's transfer history, in the order that `range` requests.
 pub(super) async fn history(
     db: &mut PgConnection,
     book: i32,
@@ -424,14 +425,14 @@ pub(super) async fn rows_of_accounts(
     .await
 }
 
-/// Time of the database server's clock, and whether a transaction is writing a batch of a book.
+/// Time of the database server's clock, and whether a transaction is writing a batch to the book.
 pub(super) struct Settled {
     pub now: OffsetDateTime,
     pub is_writing: bool,
 }
 
-/// Reads the database server's clock, and whether a transaction is writing a batch of a book. The clock is read before
-/// the locks, because a transaction that writes a batch locks the book before it takes the batch's time.
+/// Reads the database server's clock, and whether a transaction is writing a batch to the book. The clock is read
+/// before the locks, because a transaction that writes a batch locks the book before it takes the batch's time.
 pub(super) async fn settled(db: &mut PgConnection, book: i32) -> sqlx::Result<Settled> {
     sqlx::query_as!(
         Settled,

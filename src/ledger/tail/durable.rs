@@ -18,16 +18,16 @@ use super::wake::{
 use crate::error::Result;
 use crate::telemetry::Metrics;
 
-/// Bounds of the backoff before a failed step is retried.
+/// Lower and upper limit of the backoff before a reader retries a failed step (a read and its effects).
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Shortest pause after a read in which the source filtered out every item. It limits the number of reads that return
-/// no items.
+/// Shortest pause after a read in which the source filtered out every item. The pause limits the number of reads that
+/// return no items.
 const FILTERED_PAUSE_MIN: Duration = Duration::from_millis(250);
 
-/// Longest pause after a slow step. It is well below the lease of the cursor; otherwise, another process could take
-/// over the cursor during the pause.
+/// Longest pause that a slow step causes. The limit is well below the lease of the cursor (stored position); otherwise,
+/// another process could take over the cursor during the pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Settings of a durable reader.
@@ -65,7 +65,7 @@ enum StepOutcome {
     Blocked,
     /// The source filtered out every item of the read.
     Filtered,
-    /// Another process holds the cursor.
+    /// Another process holds the cursor (the reader's stored position).
     HeldElsewhere,
 }
 
@@ -174,7 +174,7 @@ impl DurableReader {
         }
     }
 
-    /// Releases the cursor, so that the next process need not wait until the lease expires.
+    /// Releases the cursor (stored position), so that another process can take it over before the lease expires.
     async fn release(&self) {
         let released = async {
             let mut db = self.book.pool.acquire().await?;
@@ -193,7 +193,7 @@ impl DurableReader {
         self.metrics.wallet_book_reader_steps_total.with([name, outcome]).increment(1);
     }
 
-    /// Reads the next segment, and applies its effects and advances the cursor in one transaction.
+    /// Reads the next items, applies their effects and advances the cursor (stored position), all in one transaction.
     async fn step<S: Source>(&self, handler: &mut impl SegmentHandler<S>) -> Result<StepOutcome> {
         let (book, name) = (self.book.book, self.options.name);
         let mut connection = self.book.pool.acquire().await?;
@@ -236,7 +236,8 @@ impl DurableReader {
         Ok(if lag == 0 { StepOutcome::CaughtUp } else { StepOutcome::Blocked })
     }
 
-    /// Reports the lag of a cursor that another process holds; creates the cursor if it does not exist yet.
+    /// Reports the lag of a reader that another process runs; creates the reader's cursor (stored position) if it does
+    /// not exist yet.
     async fn report_or_create_cursor<S: Source>(
         &self,
         db: &mut PgConnection,

@@ -1,6 +1,7 @@
-//! Live readers: streams of the new items of a source. All live readers of a process share the same reads.
+//! Live readers: streams of new items (transfers or events) of the ledger. All live readers of a process share the same
+//! reads of the database.
 //!
-//! The hub, a task, reads new items from the database while there is a live reader, and broadcasts them in segments to
+//! A task, the hub, reads new items from the database while there is a live reader, and broadcasts them in segments to
 //! all live readers. A reader that missed a segment, because it starts at an earlier position or is too slow, reads the
 //! missing items from the database: no reader ever waits for another reader.
 
@@ -33,7 +34,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 pub(super) struct LiveHub<S: Source> {
     book: BookHandle,
     segments: broadcast::Sender<Arc<Segment<S::Item>>>,
-    /// Wakes the hub when the first reader subscribes.
+    /// Wakes the task when the first live reader subscribes.
     subscribed: Arc<Notify>,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,

@@ -3,7 +3,7 @@
 //!
 //! | reader | position | guarantees |
 //! |---|---|---|
-//! | [durable](Tail::follow) | a row of `ledger.cursor` | runs in one process at a time, which holds a lease that its progress renews; its effects in the database commit together with its position, so each transfer takes effect exactly once |
+//! | [durable](Tail::follow) | a row of `ledger.cursor` | runs in one process at a time, which holds a lease and renews it whenever the reader advances; its effects in the database commit together with its position, so each transfer takes effect exactly once |
 //! | [live](Tail::live_transfers) | in memory | starts after the newest transfer or at a position, without gaps or repeats; all live readers of a process share one read |
 //!
 //! Notifications wake both kinds; polling is the fallback, so a lost notification only causes a delay of a few seconds.
@@ -44,9 +44,9 @@ use self::live::LiveHub;
 use self::source::BookHandle;
 use self::wake::Notifications;
 
-/// Divisor of the size of the connection pool. The quotient limits how many steps (a read and its effects) the durable
-/// readers run at the same time. A step holds one connection and may need a second; the rest of the pool is for
-/// requests.
+/// Divisor that limits the durable readers: the number of steps (a read and its effects) that they run at the same time
+/// is at most the size of the connection pool divided by this number. A step holds one connection and may need a
+/// second; the rest of the pool is for requests.
 const POOL_PART_OF_STEPS: u32 = 3;
 
 /// Dependencies and settings of a [`Tail`].
@@ -117,8 +117,8 @@ impl Tail {
         }
     }
 
-    /// Starts a live reader of a book's transfers, each with its batch. The reader begins after the position `after`,
-    /// or after the newest transfer if `after` is `None`.
+    /// Starts a live reader, which returns each transfer of a book with the first digits of its batch's id. The reader
+    /// begins after the position `after`, or after the newest transfer if `after` is `None`.
     pub async fn live_transfers(
         &self,
         book: i32,
@@ -153,7 +153,7 @@ impl Tail {
         i32::try_from(self.books.len()).unwrap_or(i32::MAX)
     }
 
-    /// Starts a live reader of the events after the newest event.
+    /// Starts a live reader, which returns all events that come after the newest event.
     pub async fn live_events(&self) -> sqlx::Result<LiveReader<Events>> {
         self.events.subscribe(None).await
     }

@@ -1,5 +1,5 @@
-//! The transfers of a book, each with the id of its batch. Positions contain this id. If a failover loses a batch, the
-//! id shows that positions in this batch are invalid.
+//! The transfers of a book, each with the id of its batch. The positions that clients receive contain the first digits
+//! of this id. If a failover loses a batch, these digits show that a position in the lost batch is invalid.
 
 use sqlx::PgConnection;
 
@@ -14,11 +14,11 @@ use crate::ledger::read::{self, BookRow};
 #[derive(Debug, Clone)]
 pub struct SealedRow {
     pub row: BookRow,
-    /// First 12 hexadecimal digits of the batch's id, as they appear in positions.
+    /// First 12 hexadecimal digits of the batch's id, which are also part of the positions that clients receive.
     pub batch: String,
 }
 
-/// Source of every transfer of a book, each with its batch.
+/// Source of the transfers of a book, each with the first digits of its batch's id.
 pub struct SealedTransfers;
 
 impl Source for SealedTransfers {
@@ -75,7 +75,7 @@ pub async fn sealed_rows(
     with_batches(db, book, rows).await
 }
 
-/// Adds the batch to each row. The rows must be in the order of the book.
+/// Adds the first digits of the batch's id to each row. The rows must be in the order of the book.
 async fn with_batches(
     db: &mut PgConnection,
     book: i32,

@@ -1,4 +1,5 @@
-//! Types of the sources that readers follow: positions, segments, and the [`Source`] trait.
+//! Types for the sources (transfers and events) that readers of the ledger follow: positions, segments, and the
+//! [`Source`] trait.
 
 use std::future::Future;
 
@@ -93,6 +94,6 @@ pub struct BookEvent {
     /// Trace of the request that caused the event.
     pub trace_id: Option<Uuid>,
     pub topic: String,
-    /// JSON, byte for byte as it was appended.
+    /// Payload of the event: JSON, byte for byte as it was appended.
     pub body: String,
 }

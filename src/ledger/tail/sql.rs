@@ -98,8 +98,8 @@ pub(super) async fn seals_of(
 pub struct PositionFacts {
     /// Newest position in the ledger when the facts were read.
     pub now: String,
-    /// The batch that contains the transfer at the position, as the first digits of its id; `None` if the book does not
-    /// have the transfer.
+    /// First digits of the id of the batch with the transfer at the position; `None` if the book does not contain this
+    /// transfer.
     pub batch: Option<String>,
     /// Whether the first batch after the position is archived, or older than the retention period.
     pub is_expired: bool,

@@ -18,13 +18,14 @@ use crate::ledger::encode::{BatchEncoder, TransferAttributes};
 use crate::ledger::money::Minor;
 use crate::ledger::read::BookRow;
 
-/// Epoch of PostgreSQL timestamps. The hash of a seal contains microseconds since this time.
+/// Epoch of PostgreSQL timestamps. The hash of a seal covers a time as the number of microseconds since this epoch.
 const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 
 /// Maximum number of accounts that the checker of a long-running process (the auditor) keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
-/// Number of seqs in the archived part of a book for which a single query reads the accounts.
+/// Size of the ranges in which the accounts of the archived part of a book are read: a query reads the accounts that
+/// were created within this number of seqs.
 const ARCHIVED_ACCOUNTS_SEQS: i64 = 50_000;
 
 /// The last checked seal (the row that ends a batch), which the next seal has to follow.
@@ -143,7 +144,7 @@ impl BookChecker {
         }
     }
 
-    /// Loads the accounts of a chunk that are not in memory, with their balances before the chunk.
+    /// Loads the accounts that a chunk touches and that are not in memory, with their balances before the chunk.
     pub async fn load_accounts(
         &mut self,
         db: &mut PgConnection,
@@ -169,7 +170,7 @@ impl BookChecker {
         self.previous.seq
     }
 
-    /// Returns the last checked seal as an anchor.
+    /// Returns the seq and the hash of the last checked seal, which a later check can use as an anchor.
     pub fn head(&self) -> Anchor {
         let PreviousSeal { seq, hash, .. } = &self.previous;
         Anchor { seq: *seq, hash: hash.as_slice().try_into().unwrap_or([0; 32]) }

@@ -65,8 +65,8 @@ pub(super) async fn faults(
     Ok(faults)
 }
 
-/// Returns the seqs of the registered copies of these legs. Each key of the map consists of the seq of the original leg
-/// and the book of the copy.
+/// Returns the seqs of the copies that `ledger.transfer_copy` lists for these legs. Each key of the map consists of the
+/// seq of the original leg and the book of the copy.
 async fn registered(
     db: &mut PgConnection,
     homes: &[i64],

@@ -1,4 +1,4 @@
-//! SQL statements that read a book from end to end, in chunks.
+//! SQL statements that read a book from its beginning to its end, in chunks.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -61,7 +61,7 @@ pub(super) async fn seals(
     .await
 }
 
-/// Returns whether there may be more seals after these, because the read reached its limit.
+/// Returns whether there may be more seals after the given seals, because the read reached its limit.
 pub(super) fn is_full(seals: &[StoredSeal]) -> bool {
     i64::try_from(seals.len()).is_ok_and(|count| count >= SEALS_MAX)
 }
@@ -210,7 +210,7 @@ pub(super) struct StoredLeg {
     pub copy_of: Option<i64>,
 }
 
-/// Reads the copies of these legs that are registered in `ledger.transfer_copy`.
+/// Reads the copies that `ledger.transfer_copy` lists for these legs.
 pub(super) async fn copies(db: &mut PgConnection, homes: &[i64]) -> sqlx::Result<Vec<StoredLeg>> {
     select_legs!(
         "select c.home, c.book, c.seq from ledger.transfer_copy c where c.home = any ($1)",
@@ -235,7 +235,8 @@ pub(super) async fn originals(
     .await
 }
 
-/// Finds the registered copies of these legs. Returns the seq of each original, and the book and seq of its copy.
+/// Finds the copies that `ledger.transfer_copy` lists for these legs. Returns the seq of each original, and the book
+/// and seq of its copy.
 pub(super) async fn registered_copies(
     db: &mut PgConnection,
     homes: &[i64],

@@ -55,8 +55,8 @@ pub(super) struct Batch {
     pub(super) undo: Vec<AccountUndo>,
     /// Digest of the encoded content of the batch.
     pub(super) content: [u8; 32],
-    /// Whether the batch was already sent over an earlier connection. If so, and the database reports that a batch
-    /// already follows this batch's predecessor, the earlier attempt may have committed this batch itself.
+    /// Whether the batch was already sent over an earlier connection. If so, and the database refuses the batch because
+    /// the predecessor already has a successor, this successor may be the same batch, committed by the earlier attempt.
     pub(super) resent: bool,
     pub(super) timer: StageTimer,
     /// Root span of the batch's own trace; disabled if none of its postings is traced.
@@ -68,15 +68,16 @@ pub(super) struct Batch {
 pub(super) struct Lookup {
     /// All accounts of the waiting postings, without duplicates.
     pub(super) accounts: Vec<AccountId>,
-    /// Postings on which the writer cannot decide yet, because at least one of their accounts is not in the cache.
+    /// Postings that the writer cannot accept or refuse yet, because at least one of their accounts is not in the
+    /// cache.
     pub(super) waiting: Vec<QueuedPosting>,
     /// Refused postings with an idempotency key. If the key is stored already, an earlier attempt succeeded, and the
     /// client gets the reply of that attempt.
     pub(super) refused: Vec<(QueuedPosting, Refusal)>,
     /// Postings of a batch that failed because at least one of their idempotency keys was used before.
     pub(super) suspects: Vec<QueuedPosting>,
-    /// Head of the book that must still be current for the refusals to be final; `None` if the refusals do not need
-    /// this check.
+    /// Head (newest batch) of the book on which the refusals are based. The refusals are final only if the lookup finds
+    /// the same head. `None` if the refusals do not need this check.
     pub(super) expected_head: Option<BookHead>,
 }
 
@@ -104,14 +105,15 @@ impl Lookup {
     }
 }
 
-/// Requests to send to the database after the decisions on the waiting postings.
+/// Requests to send to the database after the waiting postings have been accepted or refused.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) batch: Option<Batch>,
     pub(super) lookup: Lookup,
 }
 
-/// Decides on the waiting postings in order of arrival, until the batch is full.
+/// Accepts or refuses the waiting postings in order of arrival, until the batch is full. Postings with an account that
+/// is not in the cache are added to the lookup instead.
 pub(super) fn plan(
     intake: &mut VecDeque<QueuedPosting>,
     cache: &mut AccountCache,

@@ -1,5 +1,5 @@
-//! Cache of the accounts that the writer works with. Its values include the effects of batches in flight, so they are
-//! predictions until these batches are committed.
+//! Cache of the accounts that the writer works with. Its values include the effects of batches in flight (sent and not
+//! yet confirmed), so the values are predictions until these batches are committed.
 //!
 //! Two generations bound the size: an account in use moves to the young generation; when the young generation reaches
 //! half of the maximum size, it replaces the old generation, which is evicted. Accounts of a batch in flight are
@@ -107,7 +107,7 @@ impl AccountCache {
     }
 
     /// Evicts the old generation if the young generation is full. Must not be called between [`Self::touch`] and the
-    /// decision on a posting, which needs the touched accounts.
+    /// acceptance or refusal of a posting, which needs the touched accounts.
     pub(super) fn evict(&mut self) {
         if self.young.len() < self.generation_max {
             return;

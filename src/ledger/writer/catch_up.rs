@@ -1,4 +1,5 @@
-//! Catch-up: after another process has committed a batch first, the writer reads the transfers that it missed.
+//! Catch-up: after another process has written to the book, the writer reads the transfers of that process, so that the
+//! accounts in the writer's cache are current again.
 
 use std::mem;
 

@@ -43,8 +43,8 @@ pub(super) struct PostColumns {
 /// Options of the SQL function `ledger.post`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PostOptions {
-    /// Whether to raise an error if another batch came first. The error rolls back everything that the transaction
-    /// writes, not only this batch.
+    /// Whether to raise an error if another batch already follows the batch's predecessor. The error rolls back
+    /// everything that the transaction writes, not only this batch.
     pub(super) strict: bool,
     /// Whether to notify the tasks that wait for new transfers.
     pub(super) notify: bool,

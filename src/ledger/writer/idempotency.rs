@@ -11,9 +11,9 @@ use crate::cache::GenerationalMap;
 use crate::idempotency_key::HashedKey;
 use crate::ledger::Refusal;
 
-/// Maximum number of recently used keys in the cache, 64 bytes each. The cache always holds the newest half of them.
-/// This half must be larger than the number of keys in a lookup, because the writer first inserts all keys of a lookup
-/// and then reads them.
+/// Maximum number of recently used keys in the cache, 64 bytes each. The cache never evicts the newest keys, up to half
+/// of this number. This half must be larger than the number of keys in a lookup, because the writer first inserts all
+/// keys of a lookup into the cache and then reads them from it.
 const ANSWERED_MAX: usize = 65_536;
 
 /// Content hash and seqs of the posting that was written under an idempotency key.

@@ -3,19 +3,19 @@
 //! | phase | round trips | note |
 //! |---|---|---|
 //! | gather | 0 | postings queue up while earlier batches are in flight |
-//! | look up | 0 or 1 | accounts that are not in the cache; only their postings wait, the others proceed |
+//! | look up | 0 or 1 | reads the accounts that are not in the cache; only postings that need these accounts wait |
 //! | decide | 0 | in memory, in order of arrival, based on the predicted outcome of the batches in flight |
 //! | post | 1 | up to [`Settings::pipe_max`] batches overlap on one connection |
 //! | catch up | 1 | only after another process committed a batch first; the next batches are written under the book's lock |
 //!
 //! A refused posting does not affect the other postings of its batch. A refusal is reported only when it is final. For
 //! that, the balances on which it is based must be committed: either the batch of the refused posting was committed, or
-//! the writer has read the head (newest batch) of the book, and it is still the batch with these balances. If the
-//! posting has an idempotency key, the writer also looks up the key, because an earlier attempt may have been accepted.
-//! If a batch fails, the later batches in flight are based on balances that never came into effect, so their postings
-//! are decided again. If the connection breaks, the same batch is resent: at most one attempt can commit, and the
-//! stored seal (the row that ends a batch) shows whether an attempt did. No posting of the batch gets a reply before
-//! the writer knows the outcome.
+//! the writer has read the head (newest batch) of the book again, and the head is still the batch with these balances.
+//! If the posting has an idempotency key, the writer also looks up the key, because an earlier attempt may have been
+//! accepted. If a batch fails, the later batches in flight are based on balances that never came into effect, so their
+//! postings are accepted or refused anew. If the connection breaks, the same batch is resent: at most one attempt can
+//! commit, and the stored seal (the row that ends a batch) shows whether an attempt did. No posting of the batch gets a
+//! reply before the writer knows the outcome.
 //!
 //! All sizes are bounded: the queue (in postings and legs), a batch (in legs), the pipeline (in requests), the account
 //! cache, and the cached keys.
@@ -80,8 +80,8 @@ pub struct Settings {
     pub pipe_max: usize,
     /// Maximum number of accounts in the cache, 50 bytes each.
     pub cache_accounts_max: usize,
-    /// Maximum number of transfers that the writer reads to update its cache after other processes have written them.
-    /// If there are more, it clears the cache instead.
+    /// Maximum number of transfers of other processes that the writer reads to update its cache. If there are more, the
+    /// writer clears the cache instead.
     pub catch_up_max: i64,
     /// Longest time that the database may take to reply before the connection counts as lost.
     pub reply_max: Duration,
@@ -121,7 +121,7 @@ enum WriterMode {
 
 /// The task that writes the postings of one book.
 pub(super) struct Writer {
-    /// Number of the book that this task writes.
+    /// Number of the book (a part of the ledger) that this task writes.
     book: i32,
     database: Pipelined,
     settings: Settings,

@@ -1,5 +1,5 @@
-//! Throttle of the notifications that announce new transfers to readers: the first batch after an idle period sends a
-//! notification at once; the batches right after it share a notification.
+//! Throttle of the notifications that announce new transfers to readers (tasks that follow the ledger): the first batch
+//! after an idle period sends a notification at once; the batches right after it share a notification.
 //!
 //! A notification wakes a process of the database server and a process of this program. At two thousand batches per
 //! second, a notification for each batch would cost more than the batches themselves, and a reader does not notice a

@@ -42,7 +42,8 @@ pub(super) enum InFlightRequest {
     ReleaseLock,
     /// Notifies the tasks that wait for new transfers.
     Notify,
-    /// A request that was sent after a batch that failed. Its reply is ignored, because its postings are decided again.
+    /// A request that was sent after a batch that failed. Its reply is ignored, because its postings are accepted or
+    /// refused anew.
     Discarded,
 }
 
@@ -71,15 +72,15 @@ impl Backend {
     }
 }
 
-/// Positions of the replies to the statements of a batch.
+/// Layout of the replies to a batch: the index of the reply to each statement.
 #[derive(Debug, Default)]
 pub(super) struct ReplyLayout {
     pub(super) post: usize,
     /// Kinds of companions in the batch. A companion is a row of another module that is inserted in the same transaction.
     /// The statement of each kind follows the statement that writes the transfers.
     pub(super) kinds: Vec<&'static CompanionKind>,
-    /// Position of the reply that names the batch that directly follows this batch's predecessor in the book; `None`
-    /// unless this batch was resent.
+    /// Index of the reply to the query for the successor of this batch's predecessor, which shows whether an earlier
+    /// attempt committed this batch; `None` unless this batch was resent.
     pub(super) next_seal: Option<usize>,
 }
 
@@ -401,12 +402,12 @@ pub(super) fn parse_head(row: &Row) -> Result<BookHead, Error> {
 }
 
 /// Time at which a batch was written, from the reply to its statement; `None` if the batch was not written, because
-/// another batch came first.
+/// another batch already follows its predecessor.
 pub(super) fn sealed_at(rows: &[Row]) -> Option<OffsetDateTime> {
     rows.first()?.try_get::<_, Option<OffsetDateTime>>(0).ok().flatten()
 }
 
-/// For a resent batch: id and time of the batch that directly follows the resent batch's predecessor in the book.
+/// Parses the successor of a batch: returns its id and time; `None` if the batch has no successor.
 pub(super) fn next_seal(rows: &[Row]) -> Option<(Uuid, OffsetDateTime)> {
     let row = rows.first()?;
     Some((row.try_get(0).ok()?, row.try_get(1).ok()?))

@@ -1,4 +1,4 @@
-//! The queue through which the many callers pass their postings to the writer task.
+//! The queue through which callers pass their postings to the writer task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -55,8 +55,9 @@ pub(in crate::ledger) struct QueuedPosting {
     pub(super) span: Span,
     /// Whether the posting gets a batch of its own, because the database rejected the batch that it was in.
     pub(super) alone: bool,
-    /// Whether the outcome of the posting is unknown: the ledger's leader may have written this posting, or an earlier
-    /// posting with the same idempotency key, or may still write it.
+    /// Whether the outcome of the posting is unknown: the ledger's leader (the process that writes the postings of all
+    /// processes) may have written this posting, or an earlier posting with the same idempotency key, or may still
+    /// write it.
     is_in_doubt: bool,
     reply: oneshot::Sender<PostReply>,
     /// Counts the posting's legs against the limit of the queue until the posting has its reply.
@@ -142,8 +143,8 @@ impl Admission {
         Ok((item, receiver))
     }
 
-    /// Returns an admission for another writer. All writers share the limit on queued legs; each writer tracks the age
-    /// of its own oldest posting.
+    /// Returns an [`Admission`] for another writer. It shares the limit on queued legs with this [`Admission`], and
+    /// tracks the age of the other writer's oldest posting.
     pub(in crate::ledger) fn for_writer(&self) -> Self {
         Self { oldest: Arc::default(), ..self.clone() }
     }

@@ -1,9 +1,10 @@
-//! Recovery after a broken connection: reconnects, and settles the requests in flight.
+//! Recovery after a broken connection: reconnects, and finds out whether the batches in flight were committed.
 //!
 //! The outcome of a batch in flight is unknown: the server process of the old connection may have committed it, may
-//! have ended, or may not have begun. Therefore the same batch is resent, with the same id and the same predecessor.
-//! If the reply is that another batch came first, the id of that batch shows whether the first attempt committed. It
-//! is not enough to look for the batch without resending it: the first attempt could still commit afterwards.
+//! have ended, or may not have begun. Therefore the same batch is resent, with the same id and the same predecessor. If
+//! the database replies that the predecessor already has a successor, the id of this successor shows whether the first
+//! attempt committed the batch. It is not enough to look for the batch without resending it: the first attempt could
+//! still commit afterwards.
 
 use std::mem;
 use std::time::Duration;

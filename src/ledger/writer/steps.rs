@@ -85,7 +85,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes postings for one batch from the queue without waiting. Returns whether any posting waits for a decision.
+    /// Takes postings for one batch from the queue without waiting. Returns whether any posting waits to be accepted or
+    /// refused.
     fn fill_intake(&mut self) -> bool {
         while self.intake.len() < self.settings.batch_legs_max {
             match self.queue.try_recv() {
@@ -96,7 +97,8 @@ impl Writer {
         !self.intake.is_empty()
     }
 
-    /// Decides on the waiting postings, and sends the resulting batch and lookup.
+    /// Accepts or refuses the waiting postings. Sends the batch of accepted postings, and a query for the accounts and
+    /// idempotency keys that are still unknown.
     async fn send_batch(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
         let legs_max = self.settings.batch_legs_max;
         let planned = plan(
@@ -226,8 +228,9 @@ impl Writer {
         batch.timer.finish(&self.metrics, written);
     }
 
-    /// Undoes, in memory, a batch that was not committed, and the later batches in flight, which are based on it. Their
-    /// postings are decided again, except those whose outcome follows from `verdict`.
+    /// Undoes, in memory, a batch that was not committed, and the later batches in flight, which are based on it.
+    /// `verdict` says why the batch failed. Replies to the postings whose outcome is now certain; the others are
+    /// accepted or refused anew.
     fn roll_back(&mut self, mut batch: Batch, verdict: BatchVerdict) {
         let later_requests = self.pipeline.discard_in_flight();
         let mut again = Vec::new();
@@ -253,7 +256,8 @@ impl Writer {
         self.settle(batch, verdict);
     }
 
-    /// Replies to those postings of a failed batch whose outcome follows from `verdict`; the others are decided again.
+    /// Handles the postings of a failed batch; `verdict` says why it failed. Replies to the postings whose outcome is
+    /// now certain; the others are accepted or refused anew.
     fn settle(&mut self, batch: Batch, verdict: BatchVerdict) {
         match verdict {
             BatchVerdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
@@ -285,7 +289,7 @@ impl Writer {
                 if items.len() == 1 {
                     tracing::error!(
                         error.message = %ErrorDetail(&error),
-                        "the database rejected a posting because of a bug; the client gets an internal error"
+                        "the database rejected a posting because of a bug in this program; the client gets an internal error"
                     );
                     return self.finish(items.remove(0), Err(PostError::Internal));
                 }
@@ -298,8 +302,8 @@ impl Writer {
         }
     }
 
-    /// Refuses the postings whose companions (rows of other modules) did not take effect; the others are decided
-    /// again.
+    /// Refuses the postings whose companions (rows of other modules) did not take effect; the other postings are
+    /// accepted or refused anew.
     fn settle_companions(&mut self, batch: Batch, refused: &[(usize, &'static str)]) {
         let mut lookup = Lookup::default();
         let mut again = Vec::new();

@@ -1,5 +1,5 @@
-//! Realtime topics with a fixed name, and the topics of leaderboards. The messages on these topics are stored in the
-//! table of events; other feeds create their messages from ledger transfers.
+//! Realtime topics with a fixed name, and the topics of leaderboards. Messages on these topics are stored in the table
+//! of events. The other feeds in this folder create their messages from ledger transfers.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

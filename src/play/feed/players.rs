@@ -1,4 +1,4 @@
-//! Lookup of the players that own main wallets, with a cache, and lookup of balances after transfers.
+//! Finds the players that own main wallets, and caches them. Also reads the balances of wallets after given transfers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -131,7 +131,7 @@ impl Players {
         Ok(accounts.flat_map(|account| [Some(account), account.hold()]).flatten().collect())
     }
 
-    /// Returns the audience that may see the balance of a player.
+    /// Returns the callers that may see the balance of a player, as the audience of a message.
     pub(in crate::play) fn audience(&self, player: &PlayerWallet) -> Audience {
         match player.user {
             Some(user) => Audience::Owner(user),

@@ -1,8 +1,8 @@
 //! Raises: ledger transfers that increase the balance of a player's main wallet. The release of a hold is not a raise,
 //! because held money is part of the balance.
 //!
-//! Most transfers change neither the leader of the game nor the highest balance of a player. The database filters these
-//! transfers out, so a single query can cover thousands of transfers.
+//! Most transfers change neither the highest balance of a player nor the leader of the game (the player with the
+//! highest balance ever). The database filters these transfers out, so a single query can cover thousands of transfers.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -32,14 +32,15 @@ const LEADING_WINDOW_MAX: i64 = 20_000;
 /// balance within a read is recorded, so longer reads mean fewer writes.
 const HIGHEST_WINDOW_MAX: i64 = 50_000;
 
-/// Source of raises; `LEADING` selects between [`LeadingRaises`] and [`HighestRaises`].
+/// Source of raises (transfers that increase a balance); `LEADING` selects between [`LeadingRaises`] and
+/// [`HighestRaises`].
 pub(in crate::play) struct Raises<const LEADING: bool>;
 
-/// Source of the raises that lift a player's balance above the record in `game_leader`.
+/// Feed of the transfers that raise a player's balance above the highest balance so far, which is in `game_leader`.
 pub(in crate::play) type LeadingRaises = Raises<true>;
 
-/// Source that returns a single raise per read for each player and currency: the raise to the highest balance that the
-/// player reached within the read.
+/// Source that returns, per read, a single transfer for each player and currency: the transfer that led to the highest
+/// balance that the player reached within the read.
 pub(in crate::play) type HighestRaises = Raises<false>;
 
 impl<const LEADING: bool> Source for Raises<LEADING> {

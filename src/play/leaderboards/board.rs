@@ -205,7 +205,8 @@ pub struct BoardPut {
 impl Leaderboards {
     /// Creates or changes a leaderboard.
     ///
-    /// Changed prizes apply from the next season on. The order and the operator are fixed once a season has entries.
+    /// Changed prizes apply from the next season on. The order and the operator ([`ScoreOperator`]) are fixed once a
+    /// season has entries.
     pub async fn put(
         &self,
         name: &BoardName,

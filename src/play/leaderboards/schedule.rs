@@ -3,7 +3,7 @@
 //!
 //! If the clocks go forward and skip the local time of an occurrence, the occurrence moves to the end of the gap. If
 //! the clocks go back and repeat the local time, only the first of the two times counts. An expression with an
-//! interval, such as `*/30 * * * *`, follows elapsed time and ignores changes of the clocks.
+//! interval, such as `*/30 * * * *`, follows elapsed time: a clock change does not shift its occurrences.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -14,11 +14,12 @@ use time::OffsetDateTime;
 /// Longest cron expression, in characters.
 pub(super) const CRON_MAX: usize = 100;
 
-/// Maximum number of attempts to find the next occurrence. When the clocks change, as for daylight saving time, the
-/// cron library may return an occurrence that has already passed; the search then continues after it.
+/// Maximum number of attempts to find the next time that matches a cron expression. When the clocks change, as for
+/// daylight saving time, the cron library may return a time that has already passed; the search then continues at a
+/// later time.
 const SKIPPED_MAX: usize = 1_000;
 
-/// A cron expression in a time zone; a season ends at each occurrence.
+/// A cron expression in a time zone. A season ends at each time that matches the expression.
 #[derive(Debug, Clone)]
 pub(super) struct Schedule {
     cron: Cron,
@@ -40,7 +41,7 @@ impl Schedule {
         }
     }
 
-    /// Returns the first occurrence that is later than `moment`, if there is any.
+    /// Returns the first time after `moment` that matches the cron expression, if there is any.
     pub(super) fn next_after(&self, moment: OffsetDateTime) -> Option<OffsetDateTime> {
         let after = DateTime::<Utc>::from_timestamp(moment.unix_timestamp(), 0)?;
         let mut from = after.with_timezone(&self.time_zone);

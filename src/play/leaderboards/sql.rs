@@ -42,8 +42,8 @@ pub(super) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime> {
     Ok(sqlx::query_scalar!(r#"select leaderboard_now() as "now!""#).fetch_one(db).await?)
 }
 
-/// Takes a lock until the transaction ends, so that only a single transaction at a time creates leaderboards or changes
-/// their settings.
+/// Takes a lock and holds it until the transaction ends, so that only a single transaction at a time creates
+/// leaderboards or changes their settings.
 pub(super) async fn lock_names(db: &mut PgConnection) -> Result<()> {
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('leaderboard names', 0))")
         .execute(db)

@@ -34,8 +34,9 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the subscriptions for which the caller has more or fewer rights than before. These subscriptions depend on
-    /// the former credential, and the connection is no longer notified of its revocation.
+    /// Ends the subscriptions for which the new credential gives more or fewer rights than the former credential. The
+    /// connection is no longer notified when the former credential is revoked, so it must not use the rights of that
+    /// credential.
     async fn end_subscriptions_with_other_rights(&mut self, caller: &Caller) {
         let viewer = Viewer::new(caller);
         let mut ended = Vec::new();

@@ -67,7 +67,7 @@ pub(super) struct Request {
     pub after: BookPosition,
 }
 
-/// The credential and the subscription of the upgrade request.
+/// The credential of the upgrade request, and the subscription that its URL asks for.
 pub(super) struct UpgradeRequest {
     pub presented: Option<PresentedCredential>,
     pub subscription: Option<Request>,

@@ -52,7 +52,8 @@ pub(super) async fn next_step(socket: &mut WebSocket, flushes: bool, reads: bool
     .await
 }
 
-/// Derives the result from the text of an error, because axum hides the error type of the WebSocket library.
+/// Derives the [`Step`] from the text of an error of the socket, because axum hides the error type of the WebSocket
+/// library.
 fn step_after(error: &str) -> Step {
     if error.contains("too long") {
         Step::TooLarge
@@ -73,7 +74,7 @@ pub(super) fn ping(socket: &mut WebSocket) -> bool {
     socket.start_send_unpin(Message::Ping(bytes::Bytes::new())).is_ok()
 }
 
-/// Closes a connection. Frames that were written before are still delivered, if the client reads them in time.
+/// Closes a connection. Frames that were written earlier are still delivered, if the client reads them in time.
 pub(super) async fn close(
     socket: &mut WebSocket,
     stopping: &CancellationToken,

@@ -1,8 +1,8 @@
 //! Export of log lines and spans over the network, to a receiver such as Loki or a trace collector.
 //!
-//! A separate thread with its own runtime takes batches from a bounded queue and sends them, so that export and program
-//! do not delay each other. While the receiver is unavailable, records stay in the queue and the batch is retried. A
-//! full queue drops its oldest records. Every record that is not delivered is counted.
+//! A separate thread with its own runtime takes batches from a bounded queue and sends them, so that the export and the
+//! program do not delay each other. While the receiver is unavailable, records stay in the queue and the batch is
+//! retried. A full queue drops its oldest records. Every record that is not delivered is counted.
 
 pub(super) mod loki;
 pub(super) mod otlp;

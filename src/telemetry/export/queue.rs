@@ -119,8 +119,8 @@ impl<R: ExportRecord> ExportQueue<R> {
         contents.records.drain(..count).collect()
     }
 
-    /// Returns an undelivered batch to the front of the queue. If the queue then exceeds its capacity, drops its oldest
-    /// records.
+    /// Puts an undelivered batch back at the front of the queue. If the queue then exceeds its capacity, drops its
+    /// oldest records.
     pub(super) fn put_back(&self, batch: Vec<R>) {
         let mut contents = self.lock();
         contents.bytes += batch.iter().map(ExportRecord::size_bytes).sum::<usize>();

@@ -23,7 +23,8 @@ use super::export::otlp::{EncodedSpan, attribute};
 use super::sampling::SpanBudget;
 use super::trace_context::{TraceContext, is_exporting};
 
-/// Maximum number of links of a span. Without this limit, the span of a batch could link to thousands of postings.
+/// Maximum number of links of a span. Without this limit, the span of a batch of postings could have a link for each of
+/// thousands of postings.
 const LINKS_MAX: usize = 128;
 
 /// Initial capacity of the attribute list of a span. It suffices for most spans, so the list seldom grows.
@@ -36,7 +37,7 @@ pub(super) struct SpanLayer {
 }
 
 thread_local! {
-    /// Context for the span that this thread opens next.
+    /// Trace context for the span that this thread opens next.
     static NEXT_CONTEXT: Cell<Option<TraceContext>> = const { Cell::new(None) };
 }
 

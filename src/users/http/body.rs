@@ -49,8 +49,8 @@ pub(crate) struct ProfileBody<'a> {
 /// age.
 pub(crate) enum RequiredFields {
     Username,
-    /// First name, last name, and an age of at least this minimum. The access policy decides later whether a password
-    /// is required.
+    /// First name, last name, and an age of at least the given number of years. The access policy decides later whether
+    /// a password is required.
     NamesAndAge(i16),
 }
 

@@ -27,7 +27,7 @@ use super::token::TOKEN_MAX;
 use super::{User, Users, names};
 use crate::users::UserRole;
 
-/// Longest user name or e-mail address of a login, in characters.
+/// Longest user name or e-mail address in a sign-in request, in characters.
 const LOGIN_MAX: usize = 254;
 
 /// Maximum length of the password in a sign-in request, in characters. It is above the maximum length of a new password.

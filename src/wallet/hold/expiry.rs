@@ -17,7 +17,7 @@ use crate::ids::HoldId;
 use crate::telemetry::gauge_value;
 use crate::wallet::Wallets;
 
-/// Pause after a round that found expired holds, or that failed.
+/// Pause after a check that found expired holds, or that failed.
 const PAUSE_AFTER_ROUND: Duration = Duration::from_secs(1);
 
 /// Longest pause between two checks for expired holds. It is short, because a new hold may expire earlier than all

@@ -93,7 +93,7 @@ impl Hold {
         done.and_then(|done| self.amount.checked_sub(done)).unwrap_or_default()
     }
 
-    /// Returns the hold as it is after these amounts were captured and released. `end` is the kind of transfer that
+    /// Returns the hold as it is after the given amounts were captured and released. `end` is the kind of transfer that
     /// released the money.
     fn moved(&self, captured: Minor, released: Minor, end: TransferKind) -> Self {
         let add = |so_far: Minor, more: Minor| so_far.checked_add(more).unwrap_or(so_far);
@@ -173,7 +173,7 @@ impl Wallets {
         Ok(hold)
     }
 
-    /// Caches an open hold, so that its next transition need not query the database.
+    /// Caches an open hold, so that its next transition (capture, void or expiry) need not query the database.
     fn cache_hold(&self, hold: &Hold) {
         if hold.state == HoldState::Open {
             self.open_holds.insert(hold.id, hold.clone());

@@ -155,7 +155,7 @@ pub(super) async fn totals(db: &mut PgConnection) -> Result<Vec<(String, i64)>> 
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.currency, row.held)).collect())
 }
 
-/// Amounts of a hold that were captured and released up to a given transfer.
+/// Amounts that were captured and released from a hold up to a given transfer.
 pub(super) struct MovedUntil {
     pub captured: i64,
     pub released: i64,

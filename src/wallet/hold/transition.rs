@@ -18,10 +18,11 @@ use crate::ledger::transfer::{Action, Leg, Posting, TransferKind};
 use crate::ledger::{PostError, Refusal};
 use crate::wallet::{RequestMeta, Wallets, companion, from_post_error, parse_amount};
 
-/// Refusal of a transition because another transition changed the hold first.
+/// Refusal of a transition (capture, void or expiry) because another transition changed the hold first.
 const CHANGED: &str = "the hold has changed";
 
-/// Maximum number of attempts at a transition. An attempt fails if another transition changes the hold first.
+/// Maximum number of attempts at a transition (capture, void or expiry) of a hold. An attempt fails if another
+/// transition changes the hold first.
 const ATTEMPTS_MAX: u32 = 32;
 
 /// A requested capture, void or expiry of a hold. The amount is not parsed yet.
@@ -202,7 +203,7 @@ impl ResolvedTransition {
         }
     }
 
-    /// Returns the parsed request as text, to detect an idempotency key that is reused with other content.
+    /// Returns the parsed request as text, to detect an idempotency key that is reused for a different request.
     fn content(&self, hold: HoldId) -> Vec<String> {
         let mut content = vec![hold.to_string()];
         if let Self::Capture { amount, to, rest } = self {

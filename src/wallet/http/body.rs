@@ -1,4 +1,4 @@
-//! Members that wallet requests and responses have in common: amounts, ids of wallets, notes.
+//! JSON members that wallet requests and responses have in common: amounts, ids of wallets, memos and metadata.
 
 use crate::auth::Caller;
 use crate::error::Result;

@@ -133,7 +133,7 @@ pub(super) struct CreateTransfer<'a> {
 }
 
 impl<'a> CreateTransfer<'a> {
-    /// Validates the members of this object. `at` is the JSON pointer of the object in the request body.
+    /// Validates the JSON members of this transfer. `at` is the JSON pointer of the transfer in the request body.
     pub(super) fn validate(&self, at: &str) -> Result<TransferRequest<'a>> {
         let mut validator = Validator::within(at);
         let from = validator.required("/from", &self.from, wallet_id);

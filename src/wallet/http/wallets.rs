@@ -50,8 +50,8 @@ struct WalletBalanceBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
     as_of: Option<String>,
-    /// Moment of the balance, if a moment was requested. It is earlier than the requested moment if the server may
-    /// still commit transfers that are dated before the requested moment.
+    /// Moment for which the balance is given, if a moment was requested. It is earlier than the requested moment if the
+    /// server may still commit transfers that are dated before the requested moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-01-31T12:00:00Z", format = DateTime)]
     as_of_at: Option<String>,

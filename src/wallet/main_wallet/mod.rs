@@ -50,7 +50,7 @@ pub enum Player {
 }
 
 impl Player {
-    /// Returns the user, whether with a password or not; `None` for a guest.
+    /// Returns the id of a user, even of one that has no password; `None` for a guest.
     pub fn user_id(self) -> Option<UserId> {
         match self {
             Self::User(id) | Self::PasswordlessUser(id) => Some(id),
@@ -189,8 +189,8 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Moves money from the main wallet of a player to the main wallet of another player, which is opened first if
-    /// needed.
+    /// Moves money from the main wallet of a player to the main wallet of another player. First opens the receiving
+    /// wallet if the receiving player has no open main wallet.
     ///
     /// Returns the balance of the sender.
     pub async fn transfer_main(
@@ -288,9 +288,9 @@ impl Wallets {
         Ok(account)
     }
 
-    /// Handles a payment by a player that has no open main wallet. A repeated request gets the result of the first
-    /// request with the same idempotency key, because the wallet may have been closed since. Any other request gets the
-    /// error that the player has insufficient funds.
+    /// Handles a payment by a player that has no open main wallet. The wallet may have been closed after an earlier
+    /// payment, so a repeated request gets the result of the first request with the same idempotency key. Any other
+    /// request gets the error that the player has insufficient funds.
     async fn earlier_posting(
         &self,
         key: Option<HashedKey>,

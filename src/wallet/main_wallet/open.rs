@@ -8,8 +8,8 @@ use crate::ledger::transfer::Posting;
 use crate::wallet::{RequestMeta, Wallets, from_post_error};
 
 impl Wallets {
-    /// Opens a main wallet for a player in each of the given currencies, except where the player already has one.
-    /// Returns whether any wallet was opened.
+    /// Opens a main wallet for a player in each of the given currencies, except the currencies in which the player
+    /// already has an open main wallet. Returns whether any wallet was opened.
     pub async fn open_main(
         &self,
         player: &PlayerId,

@@ -40,7 +40,8 @@ pub enum PayoutRefusal {
     },
     /// The paying account does not have enough money.
     InsufficientFunds,
-    /// A companion (a statement in the same transaction) did not take effect, because the payout is already settled.
+    /// A companion (a statement in the same transaction) did not take effect, because another request or task has
+    /// already handled the payout.
     Settled,
 }
 
@@ -60,8 +61,9 @@ impl PayoutRefusal {
 impl Wallets {
     /// Pays a player. Opens the main wallet first if the player never had a main wallet in this currency.
     ///
-    /// `legs` receives the account to pay, and returns the movements of money (legs). `settle` receives the index that
-    /// the first of these legs has in the posting, and returns the companions (statements in the same transaction).
+    /// The function `legs` receives the account to pay, and returns the movements of money (legs). The function
+    /// `settle` receives the index that the first of these legs has in the posting, and returns the companions
+    /// (statements in the same transaction).
     pub async fn pay_main(
         &self,
         payout: &Payout<'_>,

@@ -94,8 +94,9 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Returns an error unless the caller may spend from the wallet that received the money. If the money left the
-    /// system, the refund creates new money, so the caller must have the right to deposit.
+    /// Returns an error unless the caller may spend from the wallet that received the transfer. If the transfer moved
+    /// money out of the system, the refund creates new money, so the caller must have the right to deposit into the
+    /// wallet that paid.
     async fn require_refund(&self, caller: &Caller, transfer: &Transfer) -> Result<()> {
         match (wallet_of(transfer.credit), wallet_of(transfer.debit)) {
             (Some(wallet), _) => caller.require_spend(&*self.record(wallet).await?),
@@ -148,8 +149,8 @@ impl Wallets {
     }
 }
 
-/// Returns the account that receives the refund. If a hold account paid, such as for a capture, returns the account of
-/// its wallet instead.
+/// Returns the account that receives the refund of a transfer from `debit`: the same account, or the account of the
+/// wallet if `debit` is a hold account.
 fn payer(debit: AccountId) -> AccountId {
     wallet_of(debit).map_or(debit, AccountId::from)
 }

@@ -37,8 +37,8 @@ enum BatchMode {
     Each,
 }
 
-/// Row that the companion [`BATCH_CLAIMED`](sql::BATCH_CLAIMED) inserts: it claims an idempotency key for the content
-/// of a batch.
+/// Row that the companion [`BATCH_CLAIMED`](sql::BATCH_CLAIMED) inserts: it claims an idempotency key for a batch,
+/// which a hash identifies.
 #[derive(Serialize)]
 struct BatchClaim {
     key_hash: Uuid,
@@ -118,7 +118,7 @@ impl Wallets {
         Ok(outcomes)
     }
 
-    /// Returns an error if the key belongs to a batch with other content.
+    /// Returns an error if the idempotency key belongs to a different batch.
     async fn require_unclaimed(&self, key: Option<HashedKey>) -> Result<()> {
         let Some(key) = key else { return Ok(()) };
         let mut db = self.db.acquire("wallet.batch_claim").await?;
@@ -153,7 +153,7 @@ fn batch_key(
     meta.key.hashed(meta.caller.name(), "batch.request", &content)
 }
 
-/// Returns the request as text, to detect an idempotency key that is reused with other content. The text must not
+/// Returns the request as text, to detect an idempotency key that is reused for a different request. The text must not
 /// depend on which wallets exist, because a missing wallet may exist when the request is repeated.
 fn batch_content(mode: BatchMode, requests: &[Result<TransferRequest<'_>>]) -> Vec<String> {
     let mode = match mode {
@@ -183,8 +183,8 @@ fn normalized(text: &str) -> String {
     decimal.map_or_else(|_| text.to_owned(), |decimal| decimal.normalize().to_string())
 }
 
-/// Returns the transfers if all of them are valid. A single error reports the invalid fields of all transfers; any
-/// other error is returned alone.
+/// Returns the transfers if all of them are valid. Otherwise, returns the first error that is not about invalid fields,
+/// or, if there is none, a single error that lists the invalid fields of all transfers.
 fn all_valid(transfers: Vec<Result<ResolvedTransfer>>) -> Result<Vec<ResolvedTransfer>> {
     let mut valid = Vec::with_capacity(transfers.len());
     let mut fields = Vec::new();

@@ -58,8 +58,8 @@ impl Wallets {
         Ok(transfers)
     }
 
-    /// Returns the posting of an earlier request with the same idempotency key, if any, or an error if that request had
-    /// other content.
+    /// Returns the posting of an earlier request with the same idempotency key, if any, or an error if that request was
+    /// different.
     pub(in crate::wallet) async fn find_replay(
         &self,
         meta: RequestMeta<'_>,
@@ -99,7 +99,7 @@ impl Wallets {
     }
 }
 
-/// Returns the rows of a transfer, including its fee.
+/// Returns the rows of a transfer, including the row of its fee, if it has a fee.
 async fn rows_of(db: &mut PgConnection, id: TransferId) -> Result<Vec<BookRow>> {
     let TransferId(seq) = id;
     let first = read::rows_from(db, seq, 0).await?;

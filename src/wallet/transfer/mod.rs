@@ -61,14 +61,16 @@ pub struct Note {
 }
 
 impl Note {
-    /// Returns the note (memo and metadata) as text, to detect an idempotency key that is reused with other content.
+    /// Returns the note (memo and metadata) as text, to detect an idempotency key that is reused for a different
+    /// request.
     pub(super) fn content(&self) -> [&str; 2] {
         let metadata = self.metadata.as_ref().map(|raw| raw.get());
         [self.memo.as_deref().unwrap_or_default(), metadata.unwrap_or_default()]
     }
 
-    /// Adds the note (memo and metadata) to the content of a request. An empty note adds nothing, so that a repeated
-    /// request still matches an idempotency key that was stored before notes existed.
+    /// Adds the note (memo and metadata) to the request as text (`content`), which is compared if an idempotency key is
+    /// reused. An empty note adds nothing, so that a repeated request still matches an idempotency key that was stored
+    /// before notes existed.
     pub(super) fn added_to<'a>(&'a self, content: &[&'a str]) -> SmallVec<[&'a str; 5]> {
         let mut content = SmallVec::from_slice(content);
         if self.memo.is_some() || self.metadata.is_some() {
@@ -212,7 +214,7 @@ impl TransferRequest<'_> {
 }
 
 impl ResolvedTransfer {
-    /// Returns the parsed request as text, to detect an idempotency key that is reused with other content.
+    /// Returns the parsed request as text, to detect an idempotency key that is reused for a different request.
     fn content(&self) -> [String; 6] {
         let Self { from, to, amount, fee, note, .. } = self;
         let [memo, metadata] = note.content().map(str::to_owned);

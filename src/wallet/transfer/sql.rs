@@ -6,8 +6,8 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::ledger::companion::CompanionKind;
 
-/// Companion (a statement in the transaction of a posting) that claims an idempotency key for the content of a whole
-/// batch. It takes effect if the key is unused, or was claimed for the same content.
+/// Companion (a statement in the transaction of a posting) that claims an idempotency key for a whole batch. It takes
+/// effect if the key is unused, or was claimed for an identical batch.
 pub static BATCH_CLAIMED: CompanionKind = CompanionKind {
     name: "wallet.batch_claimed",
     sql: "
@@ -26,7 +26,7 @@ with input as (
 )",
 };
 
-/// Returns the hash of the content for which an idempotency key was claimed, if it was claimed.
+/// Returns the hash of the batch for which an idempotency key was claimed; `None` if the key was not claimed.
 pub(super) async fn claimed_content(db: &mut PgConnection, key_hash: Uuid) -> Result<Option<Uuid>> {
     let content =
         sqlx::query_scalar!("select content_hash from batch_request where key_hash = $1", key_hash);

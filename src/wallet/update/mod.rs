@@ -49,7 +49,7 @@ struct Closed {
 }
 
 impl WalletChanges {
-    /// Returns the parsed request as text, to detect an idempotency key that is reused with other content.
+    /// Returns the parsed request as text, to detect an idempotency key that is reused for a different request.
     fn content(&self, id: WalletId) -> Result<[String; 2]> {
         let row = serde_json::to_string(&self.row(id));
         let row = row.map_err(|cause| Error::Internal(cause.into()))?;
@@ -121,7 +121,7 @@ impl Wallets {
     }
 
     /// Freezes or unfreezes a wallet by a posting to the ledger. The same posting applies the other requested changes.
-    /// Returns false for a replay.
+    /// Returns false if an earlier request with the same idempotency key has already made the update.
     async fn post_update(
         &self,
         id: WalletId,
@@ -153,8 +153,8 @@ impl Wallets {
         }
     }
 
-    /// Updates only the row of a wallet, without a posting. Returns false if another request with the same key came
-    /// first.
+    /// Updates only the row of a wallet, without a posting. Returns false if another request with the same idempotency
+    /// key came first.
     async fn write_update(
         &self,
         id: WalletId,
@@ -178,7 +178,7 @@ impl Wallets {
         Ok(true)
     }
 
-    /// Returns the recorded result of an earlier update with this key.
+    /// Returns the recorded result of an earlier update with this idempotency key.
     async fn find_recorded(&self, key: Option<HashedKey>) -> Result<Option<UpdatedWallet>> {
         let Some(key) = key else { return Ok(None) };
         let mut db = self.db.acquire("wallet.find_update").await?;
@@ -196,7 +196,8 @@ impl Wallets {
         Ok(Some(UpdatedWallet { balance, detail, replayed: false }))
     }
 
-    /// Closes a wallet for good. Closing a closed wallet succeeds. Returns whether the request is a replay.
+    /// Closes a wallet for good. Closing a closed wallet succeeds. Returns whether an earlier request with the same
+    /// idempotency key has closed the wallet.
     pub async fn close(&self, id: WalletId, meta: RequestMeta<'_>) -> Result<bool> {
         meta.caller.require_spend(&*self.record(id).await?)?;
         let action = Action::Close { account: id.into() };

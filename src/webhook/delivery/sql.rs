@@ -83,7 +83,7 @@ pub(in crate::webhook) struct NextDelivery {
     pub body: String,
     pub url: String,
     pub secret: String,
-    /// The previous secret, for a day after a rotation.
+    /// The previous signing secret; `None` if the secret was not rotated within the last day.
     pub secret_before: Option<String>,
     /// Trace id of the request that caused the event.
     pub trace_id: Option<Uuid>,
@@ -99,7 +99,8 @@ pub(in crate::webhook) struct NextDelivery {
     pub is_overdue: bool,
 }
 
-/// Returns the oldest pending delivery about a subject to a webhook, if the owner of the webhook still exists.
+/// Returns the oldest pending delivery about a subject (such as a wallet) to a webhook, if the owner of the webhook
+/// still exists.
 pub(in crate::webhook) async fn next_pending(
     db: &mut PgConnection,
     webhook: WebhookId,
@@ -213,7 +214,7 @@ pub(in crate::webhook) async fn list_deliveries(
     rows.fetch_all(db).await?.into_iter().map(WebhookDelivery::try_from).collect()
 }
 
-/// Makes deliveries pending again, so that they are sent again. Returns the subject of each of them.
+/// Makes deliveries pending again, so that they are sent again. Returns the subject (such as a wallet) of each of them.
 pub(in crate::webhook) async fn replay(
     db: &mut PgConnection,
     webhook: WebhookId,

@@ -52,7 +52,7 @@ impl SegmentHandler<Subscribed<Events>> for EventFanOut {
     }
 }
 
-/// Whether the owner of the webhook has the right to see the message.
+/// Whether the owner of the webhook has the right to see the published event.
 fn sees(subscription: &Subscription, message: &Message) -> bool {
     message.audience.includes(subscription.app_user, subscription.sees_all)
 }

@@ -1,6 +1,6 @@
 //! Fan-out: turns each transfer and each published event into deliveries to webhooks, exactly once and in order, even
-//! if a process is killed. Each book of the ledger has a durable reader for its transfers, and another durable reader
-//! handles the published events.
+//! if a process is killed. A task for each part (book) of the ledger handles its transfers, and another task handles
+//! the published events. Each task stores its position, so that it can continue after a restart.
 
 mod events;
 mod transfers;
@@ -19,15 +19,15 @@ use crate::ids::WebhookId;
 use crate::ledger::tail::{Events, NotifyChannel, Position, Segment, Source, Tail, Transfers};
 use crate::tasks::Tasks;
 
-/// Starts the readers of transfers and published events, which run until the program stops.
+/// Starts the tasks that turn transfers and published events into deliveries until the program stops.
 pub fn start(tail: &Tail, webhooks: &Webhooks, tasks: &Tasks) {
     let fan_out = |_| transfers::TransferFanOut { webhooks: webhooks.clone() };
     tail.follow::<Subscribed<Transfers>, _>(transfers::READER, fan_out, tasks);
     tail.follow::<Subscribed<Events>, _>(events::READER, |_| events::EventFanOut, tasks);
 }
 
-/// A source of transfers or published events. While there are no webhooks and no alerts, its transfers and events are
-/// skipped without being read.
+/// A source of transfers or published events. It skips them without reading them while there are no webhooks and no
+/// alerts.
 struct Subscribed<S>(PhantomData<S>);
 
 impl<S: Source> Source for Subscribed<S> {

@@ -36,7 +36,7 @@ pub(super) struct TransferFanOut {
     pub(super) webhooks: Webhooks,
 }
 
-/// An event of a wallet, with the body that its subscribers receive.
+/// An event about a wallet, with the JSON body that webhooks receive.
 struct WalletEvent<'a> {
     name: &'static str,
     row: &'a BookRow,
@@ -86,7 +86,7 @@ impl TransferFanOut {
     }
 
     /// Returns an event for each wallet that these transfers involve, and an event for each alert whose threshold they
-    /// cross. Also appends the crossed alerts to the published events.
+    /// cross. Also adds each crossed alert to the published events.
     async fn wallet_events<'a>(
         &self,
         db: &mut PgConnection,

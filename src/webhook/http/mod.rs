@@ -75,7 +75,7 @@ struct CreateWebhook<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = Vec<String>, example = json!(["*"]))]
     events: RawField<'a>,
-    /// The signing secret: `whsec_` and 24 to 64 bytes in base64. A random secret is generated if it is absent.
+    /// The signing secret: `whsec_` and 24 to 64 bytes in base64. If absent, the server generates a random secret.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: RawField<'a>,

@@ -78,7 +78,7 @@ struct OrderEventData {
     /// The new state of the order.
     #[schema(example = "processing")]
     state: String,
-    /// The step of the order that caused the event.
+    /// The step of the order that caused the event, such as `hold` or `payout`.
     #[schema(example = "exchange")]
     step: String,
     #[schema(example = "done")]

@@ -82,7 +82,7 @@ pub(crate) struct LoadSpec {
     pub address: String,
     pub operation: LoadOperation,
     pub connections: usize,
-    /// Number of wallets that get requests. These are the first wallets of the [`LoadTarget`].
+    /// Number of wallets that the requests use: the first wallets of the [`LoadTarget`].
     pub wallets: usize,
     pub duration: Duration,
 }
@@ -249,7 +249,7 @@ impl TargetStore {
         Self { games, shoppers: tokens.into_iter().map(shopper).collect(), list_tag }
     }
 
-    /// Number of games that were bought.
+    /// Number of purchases that the users have made.
     pub(crate) fn purchases(&self) -> usize {
         self.shoppers.iter().map(|shopper| shopper.bought.load(Ordering::Relaxed)).sum()
     }

@@ -15,7 +15,8 @@ const TEXT_COLOR: &str = "#7a808a";
 const BASELINE_COLOR: &str = "#9aa1ab";
 const REVWALLET_COLOR: &str = "#0f8a6c";
 
-/// Draws the chart; each scenario has its own scale, because the bars of bulk postings would dwarf all other bars.
+/// Draws the chart; each scenario has its own scale, because on a common scale the bars of bulk postings would dwarf
+/// all other bars.
 pub(crate) fn draw(report: &BenchReport) -> String {
     let mut bars = String::new();
     let mut top = MARGIN;

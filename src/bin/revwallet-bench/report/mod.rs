@@ -71,7 +71,7 @@ impl ReportSection {
         self.targets.push(PerformanceTarget { label: label.into(), measured, bound });
     }
 
-    /// Adds a sentence to the list below the tables.
+    /// Adds a sentence to the list of notes below the tables.
     pub(crate) fn add_note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
@@ -95,7 +95,7 @@ impl fmt::Display for TargetBound {
     }
 }
 
-/// Formats the value as a row of a Markdown table.
+/// Formats a measurement as a row of a Markdown table.
 impl fmt::Display for Measurement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { label, clients, result, usage } = self;
@@ -114,7 +114,7 @@ impl fmt::Display for Measurement {
     }
 }
 
-/// Formats the value as a row of a Markdown table.
+/// Formats a performance target, and whether it was met, as a row of a Markdown table.
 impl fmt::Display for PerformanceTarget {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { label, measured, bound } = self;

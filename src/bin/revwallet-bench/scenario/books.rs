@@ -66,7 +66,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
         let mut samples = PairedSamples::default();
         for turn in 1..=TURNS {
             tracing::info!(
-                "measuring {name} with one book, then with two, round {turn} of {TURNS}"
+                "measuring {name} with one book, then with two books, round {turn} of {TURNS}"
             );
             let sample = one.run(context, operation).await?;
             samples.push(sample, two.run(context, operation).await?);

@@ -12,7 +12,8 @@ use crate::report::{Measurement, ReportSection, TargetBound};
 use crate::samples::LoadResult;
 use crate::verification::verify_book;
 
-/// Maximum number of movements (legs) in a batch of the ledger writer, enough for several large postings.
+/// Maximum number of legs (movements of money and changes to accounts) in a batch of the ledger writer, enough for
+/// several large postings.
 pub(super) const BATCH_LEGS_MAX: usize = 8_192;
 
 /// A load: the number of callers that post concurrently, and the number of transfers in each posting.

@@ -30,7 +30,7 @@ const TURNS: u32 = 3;
 /// Poll interval while waiting for the auditor, which checks the ledger in the background.
 const AUDIT_POLL: Duration = Duration::from_millis(200);
 
-/// Operations that are measured on both ledgers, with their number of connections and their label.
+/// Operations that are measured on the small and the large ledger, each with its number of connections and its label.
 const OPERATIONS: [(LoadOperation, usize, &str); 3] = [
     (LoadOperation::Deposit, 64, "deposits"),
     (LoadOperation::Balance, 16, "balances"),

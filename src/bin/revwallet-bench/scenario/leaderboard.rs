@@ -42,7 +42,7 @@ const P99_MAX_MS: f64 = 10.0;
 
 const PATTERNS: [&str; 3] = ["random", "equal", "rising"];
 
-/// The request that each connection sends again and again.
+/// Kind of request that a connection sends again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Submit,

@@ -47,7 +47,7 @@ mod store;
 use crate::context::BenchContext;
 use crate::report::ReportSection;
 
-/// Scenario that the option `--scenarios` selects.
+/// A scenario of the benchmark, which the option `--scenarios` can select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scenario {
     /// Deposits over HTTP, compared with pgbench and with a bare axum server.

@@ -64,7 +64,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Returns an error with the reason if nginx or its configuration is missing.
+/// Returns an error if the nginx binary cannot be run, or if the configuration of nginx is missing.
 async fn require_nginx(args: &BenchArgs) -> anyhow::Result<()> {
     let start = args.nginx_dir.join("start");
     if !start.exists() {

@@ -104,7 +104,8 @@ impl ObservabilityCase {
     }
 }
 
-/// Adds to the report the share of throughput that each case loses, relative to the first case in the same round.
+/// Adds to the report the share of throughput that each case loses, relative to the first case, which has no
+/// observability, in the same round.
 fn add_losses(
     section: &mut ReportSection,
     cases: &[ObservabilityCase],

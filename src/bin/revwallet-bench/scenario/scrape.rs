@@ -35,7 +35,7 @@ pub(super) async fn measure() -> anyhow::Result<ReportSection> {
     Ok(section)
 }
 
-/// Records requests to many routes until there are enough series, and returns their number.
+/// Counts requests to many routes in the metrics, until a scrape has enough time series. Returns their number.
 fn record_series(metrics: &Metrics, exposition: &Exposition) -> usize {
     let mut series = 0;
     for n in 0.. {

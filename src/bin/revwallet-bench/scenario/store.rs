@@ -47,8 +47,9 @@ const TURNS: u32 = 3;
 /// Number of requests in flight while users and games are created.
 const PARALLEL: usize = 32;
 
-/// Settings of the server: every request is logged, password hashes take little CPU time, and each request can name its
-/// client address, so that limits per address do not make a login wait.
+/// Settings of the server: every request is logged, password hashes take little CPU time, and the server trusts the
+/// header `X-Forwarded-For`, so that each client can use its own address and limits per address do not make a login
+/// wait.
 const SETTINGS: [&str; 5] = [
     "--trusted-proxies=127.0.0.1",
     "--log-success-ratio=1",
@@ -108,7 +109,7 @@ pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSect
     Ok(section)
 }
 
-/// Measures the loads of this scenario.
+/// Runs and measures loads on the server of this scenario.
 struct StoreLoad<'a> {
     context: &'a BenchContext,
     monitor: ResourceMonitor,

@@ -10,17 +10,18 @@ use tokio::net::TcpStream;
 /// Initial size of the receive buffer, in bytes.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// First byte of each kind of frame: the opcode, and the flag that marks the frame as a whole message.
+/// First byte of each kind of WebSocket frame: the opcode, and the flag that marks the frame as a whole message.
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
-/// Flag of a masked payload; clients must mask their payloads. The mask is zero, so masking changes no bytes.
+/// Flag in a WebSocket frame whose payload is masked; clients must mask their payloads. The mask is zero, so masking
+/// changes no bytes.
 const MASKED: u8 = 0x80;
 const MASK: [u8; 4] = [0; 4];
 
-/// Second byte of a frame whose payload length follows in two bytes, or in eight bytes.
+/// Second byte of a WebSocket frame whose payload length is in the next two bytes, or in the next eight bytes.
 const LENGTH_IN_TWO: u8 = 126;
 const LENGTH_IN_EIGHT: u8 = 127;
 
@@ -56,7 +57,7 @@ impl WebSocketClient {
         }
     }
 
-    /// Subscribes to a topic. If `after` is given, the server first sends the events since this position.
+    /// Subscribes to a topic. If `after` is given, the server first sends the events after this position in the ledger.
     pub(super) async fn subscribe(
         &mut self,
         topic: &str,

@@ -160,7 +160,8 @@ impl Tally {
         Ok(())
     }
 
-    /// Returns the commit time of an event. Its JSON need not be parsed, because the time is its last member.
+    /// Returns the commit time of an event. Does not parse the whole JSON of the event, because the time is the last
+    /// member.
     fn commit_of(&self, event: &[u8]) -> anyhow::Result<OffsetDateTime> {
         let text =
             event.strip_suffix(b"\"}").and_then(|rest| rest.rsplit(|byte| *byte == b'"').next());

@@ -71,9 +71,9 @@ impl CrossBookWriter {
         }
     }
 
-    /// Reconnects, and finds the batch that follows this head. Returns `Some(None)` if no batch follows, and `None` if
-    /// the lookup fails. A successful lookup is final, because it first waits until the old transaction has ended and
-    /// released its lock.
+    /// Reconnects, and finds the batch that follows `head`, the newest batch of the book before the transaction.
+    /// Returns `Some(None)` if no batch follows, and `None` if the lookup fails. A successful lookup is final, because
+    /// it first waits until the old transaction has ended and released its lock.
     async fn batch_after(&mut self, book: i32, head: BookHead) -> Option<Option<Uuid>> {
         if !self.try_open().await {
             return None;
@@ -92,8 +92,8 @@ impl CrossBookWriter {
     }
 
     /// Reconnects after the connection was lost before the commit was sent, so no posting was written. Returns the
-    /// postings to retry. If the first attempt to reconnect fails, there are none: the postings get the error that the
-    /// ledger is unavailable.
+    /// postings to retry. If the first attempt to reconnect fails, returns no postings: all of them get the error that
+    /// the ledger is unavailable.
     pub(super) async fn reconnect(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -150,8 +150,8 @@ fn fail(items: Vec<QueuedPosting>) {
     }
 }
 
-/// Replies to those postings of a failed transaction whose outcome follows from `verdict`. Returns the postings to
-/// retry.
+/// Handles the postings of a failed transaction; `verdict` says why it failed. Replies to the postings whose outcome is
+/// now certain, and returns the others, which are to be retried.
 fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPosting> {
     match verdict {
         // The next transaction reads the head, or the key, under its lock.
@@ -179,7 +179,7 @@ fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPos
         BatchVerdict::Faulty(error) => {
             tracing::error!(
                 error.message = %ErrorDetail(&error),
-                "the database rejected a batch of postings to several books because of a bug; the postings are retried one by one, and the client of the rejected posting gets an internal error"
+                "the database rejected a batch of postings to several books because of a bug in this program; each posting is retried alone, and the client of a posting that is rejected again gets an internal error"
             );
             if items.len() == 1 {
                 items.remove(0).answer(Err(PostError::Internal));

@@ -2,8 +2,9 @@
 //!
 //! The transaction locks the books in ascending order, after their batches in progress have ended. Then it reads the
 //! accounts and idempotency keys of the postings, and writes a batch to each book. The writer of each book then finds
-//! that its head is stale and catches up, in the same way as after a batch of another process. A refusal is final,
-//! because it is based on committed data and on postings of the same transaction.
+//! that the book contains a batch that the writer does not know, and reads the new transfers, in the same way as after
+//! a batch of another process. A refusal is final, because it is based on committed data and on postings of the same
+//! transaction.
 //!
 //! If the connection breaks before the commit was sent, nothing was written, and the postings are tried again. If it
 //! breaks later, the batch that follows the former head of a book shows whether the transaction was committed.
@@ -50,7 +51,7 @@ pub(in crate::ledger) struct CrossBookWriter {
     admission: Admission,
 }
 
-/// The postings of a transaction, grouped by the decision on them.
+/// The postings of a transaction: accepted, refused, or postponed to the next transaction.
 #[derive(Default)]
 struct Postings {
     accepted: Vec<(QueuedPosting, PlannedPosting)>,
@@ -217,7 +218,8 @@ impl CrossBookWriter {
         Placement::new(&item.posting, self.settings.books)
     }
 
-    /// Replies to the postings whose idempotency key was used before, and decides on the others in order of arrival.
+    /// Replies to the postings whose idempotency key was used before, and accepts or refuses the others in order of
+    /// arrival.
     fn plan(
         &mut self,
         items: Vec<QueuedPosting>,

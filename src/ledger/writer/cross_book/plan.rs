@@ -17,7 +17,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Leg, Posted, Posting, TransferRow};
 use crate::ledger::writer::batch::{BookHead, OpenedAccount};
 
-/// A row of a book's batch: a [`TransferRow`], and the columns that it lacks.
+/// A row of a book's batch: a [`TransferRow`], and the columns that a [`TransferRow`] does not contain.
 #[derive(Debug)]
 pub(in crate::ledger::writer) struct PartRow {
     pub(in crate::ledger::writer) row: TransferRow,
@@ -45,14 +45,14 @@ pub(in crate::ledger::writer) struct BookPart {
 pub(super) struct CrossBookPlan {
     /// The batch of each book, in the order of the books.
     pub(super) parts: Vec<BookPart>,
-    /// The accounts of each book after the postings that were added so far.
+    /// The accounts of each book, with their balances and states after the postings that were added so far.
     accounts: HashMap<(i32, AccountId), Account>,
     /// The accounts that exist in each book.
     existing: HashSet<(i32, AccountId)>,
 }
 
-/// A posting that was added to a plan. It has the rows of its home book. The balances in these rows, however, come from
-/// each account's own book.
+/// A posting that was added to a plan, with a row for each leg. The balances in a row come from the books to which its
+/// accounts belong.
 #[derive(Debug)]
 pub(super) struct PlannedPosting {
     home: i32,
@@ -103,7 +103,7 @@ impl CrossBookPlan {
         Self { parts: parts.collect(), accounts: locked.accounts, existing }
     }
 
-    /// Decides on a posting and adds its rows, or refuses it.
+    /// Accepts a posting and adds its rows, or refuses the posting.
     pub(super) fn add(
         &mut self,
         posting: &Posting,

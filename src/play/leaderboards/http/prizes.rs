@@ -91,8 +91,8 @@ struct FundPrizeAccount<'a> {
 
 /// Fund a prize account
 ///
-/// Deposits money from outside the system into the account from which prizes in a currency are paid. Requires the scope
-/// `admin`.
+/// Deposits money from outside the system into the prize account of a currency, from which the prizes in this currency
+/// are paid. Requires the scope `admin`.
 #[utoipa::path(
     post, path = "/api/prize-account/deposit", tag = "play", security(("bearer" = [])),
     params(IdempotencyKey),

@@ -112,9 +112,9 @@ pub struct BoardPage {
 #[derive(Debug)]
 pub struct EntryWithNeighbors {
     pub season: Season,
-    /// The entry and its neighbors, in the order of their ranks.
+    /// The requested entry and its neighbors, best rank first.
     pub entries: Vec<RankedEntry>,
-    /// Index of the entry in `entries`.
+    /// Index of the requested entry in `entries`.
     pub index: usize,
 }
 
@@ -240,7 +240,7 @@ impl Leaderboards {
     }
 }
 
-/// Timer that records the duration of a leaderboard read in the metrics.
+/// Timer that measures how long a read of a leaderboard takes, and records this duration in the metrics.
 struct ReadTimer {
     operation: &'static str,
     started: Instant,

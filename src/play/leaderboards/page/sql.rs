@@ -19,8 +19,8 @@ pub(super) struct EntryRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// Returns a page of a season, in the order of the ranks. `place` is the sort key of an entry. The page begins after
-/// this entry or, if `is_backward` is true, ends before this entry.
+/// Returns a page of a season's entries, best rank first. `place` is the sort key of an entry: the page begins after
+/// this entry or, if `is_backward` is true, ends before this entry. An empty `place` means the first page.
 pub(super) async fn page(
     db: &mut PgConnection,
     season: SeasonId,
@@ -41,7 +41,7 @@ pub(super) async fn page(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns the entry of a player and its neighbors, in the order of the ranks.
+/// Returns the entry of a player and the neighbors of this entry, best rank first.
 pub(super) async fn around(
     db: &mut PgConnection,
     season: SeasonId,

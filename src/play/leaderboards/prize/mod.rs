@@ -1,9 +1,9 @@
 //! Payment of prizes to the winners of a season. Each prize is paid at most once.
 //!
-//! A ledger posting pays a prize, and its transaction also marks the prize as paid. The idempotency key of the posting
-//! is derived from the prize, so the money moves only once, even if a process is killed or the job runs again. A prize
-//! that cannot be paid, for example because the wallet of the winner is closed, is marked `unpaid` with the reason. The
-//! other prizes are still paid.
+//! A ledger posting pays a prize. The transaction that writes the posting also marks the prize as paid. The idempotency
+//! key of the posting is derived from the prize, so the money moves only once, even if a process is killed or the job
+//! runs again. A prize that cannot be paid, for example because the wallet of the winner is closed, is marked `unpaid`
+//! with the reason. The other prizes are still paid.
 
 mod account;
 pub(super) mod sql;
@@ -59,7 +59,7 @@ pub struct Prize {
 /// Input row of the SQL statement that marks a prize as paid.
 #[derive(Serialize)]
 struct PaidPrize<'a> {
-    /// Index of the payment among the legs (movements) of the posting.
+    /// Index, within the posting, of the movement of money (leg) that pays the prize.
     first: usize,
     season: SeasonId,
     rank: i32,

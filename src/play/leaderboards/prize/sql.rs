@@ -7,8 +7,8 @@ use crate::ids::{LeaderboardId, SeasonId};
 use crate::ledger::companion::CompanionKind;
 
 /// Statement that marks a prize as paid, if the prize is still due. It runs in the same transaction as the ledger
-/// posting that pays the prize. The input `first` is the index of the payment among the legs (movements) of the
-/// posting.
+/// posting that pays the prize. The input `first` is the index, within the posting, of the movement of money (leg) that
+/// pays the prize.
 pub static PRIZE_PAID: CompanionKind = CompanionKind {
     name: "leaderboard.prize_paid",
     sql: "

@@ -22,7 +22,7 @@ use crate::ids::LeaderboardId;
 use crate::ledger::tail::append_event;
 use crate::telemetry::gauge_value;
 
-/// Pause between two searches for seasons past their end, if the first search found any or failed.
+/// Pause after a search for seasons past their end, if the search found such a season or failed.
 const PAUSE_AFTER_DUE: Duration = Duration::from_secs(1);
 
 /// Longest pause between two searches for seasons past their end. A longer pause could delay the end of a short season
@@ -42,7 +42,7 @@ const KEY_LIFETIME: Duration = Duration::from_hours(30 * 24);
 /// Maximum number of idempotency keys that a single statement deletes. The limit keeps the transaction short.
 const KEYS_MAX: i64 = 10_000;
 
-/// Maximum number of seasons for which a single search enqueues jobs.
+/// Maximum number of seasons for which the server enqueues jobs at a time.
 const DUE_MAX: i64 = 100;
 
 /// Enqueues jobs that end seasons and pay prizes, updates the gauge metrics, and deletes expired idempotency keys.
@@ -74,8 +74,8 @@ pub async fn run(leaderboards: Leaderboards, stopping: CancellationToken) -> any
     }
 }
 
-/// Returns whether the interval has passed since `last`, and if so, sets `last` to the current time. If `last` is
-/// `None`, the interval counts as passed.
+/// Returns whether `interval` has passed since `last`, and if so, sets `last` to the current time. If `last` is `None`,
+/// the interval counts as passed.
 fn is_over(last: &mut Option<Instant>, interval: Duration) -> bool {
     let is_over = last.is_none_or(|last| last.elapsed() >= interval);
     if is_over {

@@ -45,8 +45,9 @@ pub(super) async fn submit(
     rows.fetch_all(db).await.map_err(submission_error)
 }
 
-/// Converts the database error of a failed batch. If the connection broke, the outcome is unknown, because the batch
-/// may have been committed. If another transaction locked the leaderboard for too long, the batch was not committed.
+/// Converts the database error of a failed batch to an error for the callers. If the connection broke, the outcome is
+/// unknown, because the batch may have been committed. If another transaction locked the leaderboard for too long, the
+/// batch was not committed.
 fn submission_error(cause: sqlx::Error) -> Error {
     match &cause {
         sqlx::Error::Io(_) => Error::OutcomeUnknown,

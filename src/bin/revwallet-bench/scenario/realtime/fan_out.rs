@@ -1,5 +1,5 @@
-//! Deliveries of the events of one topic to many subscribers, from the process that publishes the events or from
-//! another process.
+//! Measures how fast the events of one topic reach many subscribers, which are connected to the process that publishes
+//! the events or to another process.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

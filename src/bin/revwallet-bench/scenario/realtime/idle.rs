@@ -1,4 +1,4 @@
-//! Resident memory of the server for each idle WebSocket connection.
+//! Measures the resident memory that the server needs for each idle WebSocket connection.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::subscribers::{SubscriberSpec, Subscribers};
 
 const CONNECTIONS: u32 = 10_000;
 
-/// Connections that are opened and closed before the first measurement, so that the first measurement already includes
-/// the memory that a server keeps after its first connections.
+/// Number of connections that are opened and closed before the first measurement, so that the first measurement already
+/// includes the memory that a server keeps after its first connections.
 const WARM_UP_CONNECTIONS: u32 = 100;
 
 /// Pause before a measurement, in which the server releases the memory that it needs only to open connections.
@@ -21,8 +21,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Target for the memory of each idle connection, in kibibytes.
 const KIB_MAX: f64 = 12.0;
 
-/// Measures connections that subscribe to different topics, because they take more memory than connections that share a
-/// topic.
+/// Measures connections that subscribe to different topics, because such connections take more memory than connections
+/// that share a topic.
 pub(super) async fn measure(
     context: &BenchContext,
     book: &BenchBook,

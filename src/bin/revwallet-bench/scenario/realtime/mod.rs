@@ -20,8 +20,8 @@ use crate::load::LoadTarget;
 use crate::report::ReportSection;
 use crate::verification::verify_deposits;
 
-/// Settings of the server: it admits all clients from one address, and keeps connections open that send nothing until a
-/// load begins.
+/// Settings of the server: it admits all clients although they share an address, and does not close connections that
+/// wait for a load to begin.
 const SETTINGS: [&str; 3] = [
     "--realtime-connections-max=100000",
     "--realtime-connections-per-address=100000",
