@@ -162,7 +162,8 @@ async fn reloading_nginx_fails_no_request() {
         for _ in 0..3 {
             edge.signal("HUP");
             for _ in 0..20 {
-                assert_eq!(edge.public.get("/wallet").await.status, 200);
+                // On a connection of its own: a worker that ends closes idle connections, as HTTP allows at any time.
+                assert_eq!(edge.public.fresh().get("/wallet").await.status, 200);
             }
         }
         edge.stop().await;
