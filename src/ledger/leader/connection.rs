@@ -1,5 +1,5 @@
-//! The connection of a follower (a process that sends its postings to the leader): a stream of requests to the leader,
-//! which responds in their order.
+//! The connection of a follower (a process that sends its postings to the leader): a stream of requests to the leader.
+//! The leader responds in the order of the requests.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest time that the response to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A stream of requests to the leader, which responds in their order.
+/// A stream of requests to the leader. The leader responds in the order of the requests.
 pub(super) struct Connection {
     requests: mpsc::UnboundedSender<PostRequest>,
     responses: Streaming<PostResponse>,

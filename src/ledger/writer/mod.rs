@@ -12,8 +12,8 @@
 //! that, the balances on which it is based must be committed: either the batch of the refused posting was committed, or
 //! the writer has read the head (newest batch) of the book again, and the head is still the batch with these balances.
 //! If the posting has an idempotency key, the writer also looks up the key, because an earlier attempt may have been
-//! accepted. If a batch fails, the later batches in flight are based on balances that never came into effect, so their
-//! postings are accepted or refused anew. If the connection breaks, the same batch is resent: at most one attempt can
+//! accepted. If a batch fails, the later batches in flight are based on balances that never came into effect, so the
+//! writer decides on their postings again. If the connection breaks, the same batch is resent: at most one attempt can
 //! commit, and the stored seal (the row that ends a batch) shows whether an attempt did. No posting of the batch gets a
 //! reply before the writer knows the outcome.
 //!

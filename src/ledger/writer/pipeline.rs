@@ -42,8 +42,8 @@ pub(super) enum InFlightRequest {
     ReleaseLock,
     /// Notifies the tasks that wait for new transfers.
     Notify,
-    /// A request that was sent after a batch that failed. Its reply is ignored, because its postings are accepted or
-    /// refused anew.
+    /// A request that was sent after a batch that failed. Its reply is ignored, because the writer decides on its
+    /// postings again.
     Discarded,
 }
 

@@ -229,8 +229,8 @@ impl Writer {
     }
 
     /// Undoes, in memory, a batch that was not committed, and the later batches in flight, which are based on it.
-    /// `verdict` says why the batch failed. Replies to the postings whose outcome is now certain; the others are
-    /// accepted or refused anew.
+    /// `verdict` says why the batch failed. Replies to the postings whose outcome is now certain; the writer
+    /// decides on the others again.
     fn roll_back(&mut self, mut batch: Batch, verdict: BatchVerdict) {
         let later_requests = self.pipeline.discard_in_flight();
         let mut again = Vec::new();
@@ -257,7 +257,7 @@ impl Writer {
     }
 
     /// Handles the postings of a failed batch; `verdict` says why it failed. Replies to the postings whose outcome is
-    /// now certain; the others are accepted or refused anew.
+    /// now certain; the writer decides on the others again.
     fn settle(&mut self, batch: Batch, verdict: BatchVerdict) {
         match verdict {
             BatchVerdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
@@ -302,8 +302,8 @@ impl Writer {
         }
     }
 
-    /// Refuses the postings whose companions (rows of other modules) did not take effect; the other postings are
-    /// accepted or refused anew.
+    /// Refuses the postings whose companions (rows of other modules) did not take effect. The writer decides on the
+    /// other postings again.
     fn settle_companions(&mut self, batch: Batch, refused: &[(usize, &'static str)]) {
         let mut lookup = Lookup::default();
         let mut again = Vec::new();

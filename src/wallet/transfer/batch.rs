@@ -37,8 +37,8 @@ enum BatchMode {
     Each,
 }
 
-/// Row that the companion [`BATCH_CLAIMED`](sql::BATCH_CLAIMED) inserts: it claims an idempotency key for a batch,
-/// which a hash identifies.
+/// Row that the companion [`BATCH_CLAIMED`](sql::BATCH_CLAIMED) inserts: it claims an idempotency key for the
+/// batch with the given hash.
 #[derive(Serialize)]
 struct BatchClaim {
     key_hash: Uuid,
