@@ -23,6 +23,12 @@ use super::users::User;
 /// Longest time that the browser may take for one command.
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// Number of times that a browser is started until it opens a session.
+const STARTS_MAX: usize = 3;
+
+/// Longest time that a browser may take to open a session.
+const START_TIMEOUT: Duration = Duration::from_secs(40);
+
 /// Folder of downloads in the profile.
 const DOWNLOADS: &str = "downloads";
 
@@ -93,14 +99,30 @@ const ACCESSIBLE: &str = r"
 ";
 
 impl Browser {
+    /// Starts a browser. Chromium does not start every time on a busy machine, so a failed start is repeated.
     pub async fn start(look: Look) -> Self {
+        let mut failures = Vec::new();
+        while failures.len() < STARTS_MAX {
+            match Self::try_start(look).await {
+                Ok(browser) => return browser,
+                Err(failure) => failures.push(failure),
+            }
+        }
+        panic!("the browser did not start: {failures:#?}");
+    }
+
+    async fn try_start(look: Look) -> Result<Self, String> {
         let mut driver = Driver::start();
-        let url = format!("http://127.0.0.1:{}", port_of(driver.0.stdout.take().unwrap()));
+        let port = port_of(driver.0.stdout.as_mut().unwrap());
+        let url = format!("http://127.0.0.1:{}", port.ok_or("chromedriver does not listen")?);
         let profile = Folder::new();
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(capabilities(look, &profile));
-        let client = within_timeout(builder.connect(&url)).await;
-        Self { client, _driver: driver, profile }
+        let session = tokio::time::timeout(START_TIMEOUT, builder.connect(&url)).await;
+        let client = session
+            .map_err(|_elapsed| format!("no session within {START_TIMEOUT:?}"))?
+            .map_err(|error| error.to_string())?;
+        Ok(Self { client, _driver: driver, profile })
     }
 
     pub async fn open(&self, url: &str) {
@@ -284,14 +306,13 @@ impl Drop for Driver {
     }
 }
 
-/// The port that chromedriver says it listens on.
-fn port_of(output: ChildStdout) -> u16 {
+/// Returns the port that chromedriver says it listens on; `None` if it exits before that.
+fn port_of(output: &mut ChildStdout) -> Option<u16> {
     let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-    let port = lines.find_map(|line| {
+    lines.find_map(|line| {
         let rest = line.split("on port ").nth(1)?;
         rest.trim_end_matches('.').parse::<u16>().ok().filter(|port| *port > 0)
-    });
-    port.expect("chromedriver says where it listens")
+    })
 }
 
 fn capabilities(look: Look, profile: &Folder) -> Capabilities {
