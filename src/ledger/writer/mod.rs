@@ -265,11 +265,11 @@ impl Writer {
             && (self.intake.is_empty() || self.is_gathering())
     }
 
-    /// Returns whether to wait for more postings before sending the next batch, because the newest batch in flight has
-    /// more than twice as many rows as there are waiting postings. Larger batches are more efficient: the fixed cost of
-    /// a batch equals the cost of a dozen transfers.
+    /// Returns whether to wait for more postings before sending the next batch, because fewer postings wait than are in
+    /// flight. Larger batches are more efficient: the fixed cost of a batch equals the cost of a dozen transfers. If
+    /// each client waits for its response, two batches with half of the postings each take turns.
     fn is_gathering(&self) -> bool {
-        self.mode == WriterMode::Free && 2 * self.intake.len() < self.pipeline.newest_batch_rows()
+        self.mode == WriterMode::Free && self.intake.len() < self.pipeline.postings_in_flight()
     }
 
     /// Time at which the oldest request in flight was sent; if there is none, time at which the oldest waiting posting

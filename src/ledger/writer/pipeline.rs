@@ -165,13 +165,13 @@ impl Pipeline {
         self.sent.iter().any(|sent| matches!(sent.request, InFlightRequest::Post(..)))
     }
 
-    /// Number of rows of the newest batch in flight; 0 if no batch is in flight.
-    pub(super) fn newest_batch_rows(&self) -> usize {
-        let newest = self.sent.iter().rev().find_map(|sent| match &sent.request {
-            InFlightRequest::Post(batch, _) => Some(batch.rows.len()),
-            _ => None,
+    /// Number of postings of all batches in flight.
+    pub(super) fn postings_in_flight(&self) -> usize {
+        let sizes = self.sent.iter().map(|sent| match &sent.request {
+            InFlightRequest::Post(batch, _) => batch.accepted.len(),
+            _ => 0,
         });
-        newest.unwrap_or_default()
+        sizes.sum()
     }
 
     /// Time at which the oldest request in flight was sent.
