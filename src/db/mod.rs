@@ -168,12 +168,22 @@ impl Database {
         };
         pipelined.config.application_name("revwallet ledger");
         let options = server::with_session_settings(options);
-        if let Err(cause) = server::check(&options).await {
-            if let Some(embedded) = &embedded {
-                embedded.stop().await;
+        let is_distributed = match server::check(&options).await {
+            Ok(is_distributed) => is_distributed,
+            Err(cause) => {
+                if let Some(embedded) = &embedded {
+                    embedded.stop().await;
+                }
+                return Err(cause);
             }
-            return Err(cause);
-        }
+        };
+        let options = if is_distributed {
+            // Citus must plan each statement for its parameters, because they tell which server has the book.
+            pipelined.set_plan_cache_mode("force_custom_plan");
+            options.options([("plan_cache_mode", "force_custom_plan")])
+        } else {
+            options
+        };
         let pool = args.pool_options().connect_lazy_with(options.clone());
         metrics.db_client_connection_max.set(f64::from(args.database_connections_max));
         let metrics = Arc::clone(metrics);

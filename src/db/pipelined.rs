@@ -32,7 +32,21 @@ impl Pipelined {
     /// Creates the options of a connection through a Unix socket, which needs no encryption.
     pub fn local(mut config: Config) -> anyhow::Result<Self> {
         config.ssl_mode(SslMode::Disable);
-        Ok(Self { config, tls: tls::connector(Trust::Anonymous, None)? })
+        Ok(Self::new(config, tls::connector(Trust::Anonymous, None)?))
+    }
+
+    fn new(config: Config, tls: MakeRustlsConnect) -> Self {
+        let mut options = Self { config, tls };
+        // Each statement is planned only once, independently of its parameters.
+        options.set_plan_cache_mode("force_generic_plan");
+        options
+    }
+
+    /// Sets `plan_cache_mode` of the connection, a setting of Postgres.
+    pub fn set_plan_cache_mode(&mut self, mode: &str) {
+        let given = self.config.get_options().unwrap_or_default();
+        let options = format!("{given} -c plan_cache_mode={mode}");
+        self.config.options(options.trim_start());
     }
 }
 
@@ -83,7 +97,7 @@ impl FromStr for Pipelined {
             ),
         };
         config.ssl_mode(ssl);
-        Ok(Self { config, tls: tls::connector(trust, roots.as_deref())? })
+        Ok(Self::new(config, tls::connector(trust, roots.as_deref())?))
     }
 }
 
@@ -117,7 +131,11 @@ mod tests {
             );
             assert_eq!(
                 read.config.get_options(),
-                text.contains("options").then_some("-c geqo=off")
+                Some(if text.contains("options") {
+                    "-c geqo=off -c plan_cache_mode=force_generic_plan"
+                } else {
+                    "-c plan_cache_mode=force_generic_plan"
+                })
             );
         }
         let read: Pipelined =
@@ -126,7 +144,10 @@ mod tests {
             (read.config.get_user(), read.config.get_password()),
             (Some("u+1"), Some(&b"p++="[..]))
         );
-        assert_eq!(read.config.get_options(), Some("-c geqo=off+"));
+        assert_eq!(
+            read.config.get_options(),
+            Some("-c geqo=off+ -c plan_cache_mode=force_generic_plan")
+        );
         for text in ["?sslmode=maybe", "?sslcert=x", "?sslmode=verify-full&sslrootcert=/nowhere"] {
             let error = format!("postgres://u:hush@db/w{text}").parse::<Pipelined>().unwrap_err();
             assert!(!format!("{error:#}").contains("hush"), "{error:#}");

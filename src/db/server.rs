@@ -46,8 +46,8 @@ pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptio
 }
 
 /// Connects to the server once, and returns an error if the server cannot be used, for example because it is a
-/// read-only replica.
-pub(super) async fn check(options: &PgConnectOptions) -> anyhow::Result<()> {
+/// read-only replica. Returns whether Citus distributes the ledger over several servers.
+pub(super) async fn check(options: &PgConnectOptions) -> anyhow::Result<bool> {
     let address = address_of(options);
     let connecting = PgConnection::connect_with(options);
     let connected = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
@@ -67,8 +67,9 @@ pub(super) async fn check(options: &PgConnectOptions) -> anyhow::Result<()> {
     if replica {
         bail!("PostgreSQL at {address} is a read-only replica; point DATABASE_URL at its primary");
     }
+    let is_distributed = sql::is_distributed(&mut connection).await?;
     connection.close().await?;
-    Ok(())
+    Ok(is_distributed)
 }
 
 fn address_of(options: &PgConnectOptions) -> String {

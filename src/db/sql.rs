@@ -24,6 +24,22 @@ pub(super) async fn server(db: &mut PgConnection) -> Result<(i32, bool), sqlx::E
     Ok((row.version, row.replica))
 }
 
+/// Returns whether Citus distributes the ledger over several servers.
+pub(super) async fn is_distributed(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let has_citus = sqlx::query_scalar!(
+        r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "has_citus!""#
+    );
+    if !has_citus.fetch_one(&mut *db).await? {
+        return Ok(false);
+    }
+    // Not checked at compile time, because the table belongs to Citus.
+    sqlx::query_scalar(
+        "select exists (select from pg_dist_partition where logicalrelid = to_regclass('ledger.transfer'))",
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Switches to the role of the application, if the role exists and the user may use it. The role has fewer rights than
 /// the owner of the tables.
 pub(crate) async fn become_application(db: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -65,9 +81,7 @@ pub(super) async fn state_of_copy(db: &mut PgConnection) -> Result<StateOfCopy> 
         cross join lateral (
             select array_agg(seq) as seqs, array_agg(hash) as hashes
             from ledger.book b
-            cross join lateral (
-                select seq, hash from ledger.seal where book = b.book order by seq desc limit 1
-            ) head
+            cross join lateral ledger.last_seal(b.book) head
         ) s"#
     );
     Ok(state.fetch_one(db).await?)
@@ -88,8 +102,8 @@ pub(super) async fn is_copy(db: &mut PgConnection, copy: &StateOfCopy) -> Result
         select i.id = $1 and not exists (
             select from unnest($2::bigint[], $3::bytea[]) copied (seq, hash)
             where not exists (
-                select from ledger.seal s
-                where s.book = ledger.book_of(copied.seq) and s.seq = copied.seq and s.hash = copied.hash
+                select from ledger.last_seal(ledger.book_of(copied.seq), copied.seq + 1) s
+                where s.seq = copied.seq and s.hash = copied.hash
             )
         ) as "is_copy!"
         from installation i"#,

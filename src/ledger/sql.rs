@@ -81,23 +81,23 @@ pub(super) const ACCOUNTS: &str = "
     ) a
     left join lateral (
         select t.seq, t.debit_balance from ledger.transfer t
-        where t.book = a.book and t.debit = a.account order by t.seq desc limit 1
+        where t.book = $1 and t.debit = a.account order by t.seq desc limit 1
     ) d on true
     left join lateral (
         select t.seq, t.credit_balance from ledger.transfer t
-        where t.book = a.book and t.credit = a.account order by t.seq desc limit 1
+        where t.book = $1 and t.credit = a.account order by t.seq desc limit 1
     ) c on true
     left join lateral (
         select t.kind from ledger.transfer t
-        where t.book = a.book and t.debit = a.account and t.kind < 10 order by t.seq desc limit 1
+        where t.book = $1 and t.debit = a.account and t.kind < 10 order by t.seq desc limit 1
     ) s on true
     left join lateral (
         select t.seq, t.debit_balance from ledger.transfer t
-        where t.book = a.book and t.debit = a.hold order by t.seq desc limit 1
+        where t.book = $1 and t.debit = a.hold order by t.seq desc limit 1
     ) hd on true
     left join lateral (
         select t.seq, t.credit_balance from ledger.transfer t
-        where t.book = a.book and t.credit = a.hold order by t.seq desc limit 1
+        where t.book = $1 and t.credit = a.hold order by t.seq desc limit 1
     ) hc on true
     ";
 
@@ -155,17 +155,15 @@ pub(super) const HAS_ROLE: &str = "
             case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end)
         from pg_roles r where r.rolname = 'revwallet_app'), false)";
 
-/// Settings of each connection of the ledger. The timeouts keep a hanging process from blocking the ledger. Each
-/// statement is planned only once, independently of its parameter values. Plans use only indexes, because a table that
-/// is small at planning time grows later.
+/// Settings of each connection of the ledger. The timeouts keep a hanging process from blocking the ledger. Plans use
+/// only indexes, because a table that is small at planning time grows later.
 pub(super) const SESSION: &str = "
     set lock_timeout = '10s';
     set idle_in_transaction_session_timeout = '5s';
     set jit = off;
     set enable_seqscan = off;
     set enable_hashjoin = off;
-    set enable_mergejoin = off;
-    set plan_cache_mode = force_generic_plan";
+    set enable_mergejoin = off";
 
 /// Reads the transfers of an earlier posting, as they were first acknowledged; `None` if the idempotency key does not
 /// refer to these transfers, or if some of them are missing.
@@ -182,7 +180,7 @@ pub(super) async fn find_posted(
         from ledger.transfer
         where book = $1 and seq between $2 and $3
             and exists (
-                select from ledger.posting p
+                select 1 from ledger.posting p
                 where p.book = 1 and p.key_hash = $4 and p.first_seq = $2 and p.last_seq = $3
             )
         order by seq"#,

@@ -143,7 +143,7 @@ pub(super) async fn create(
         from (
             select array_agg(s.seq order by b.book) as seqs
             from ledger.book b
-            cross join lateral (select seq from ledger.seal where book = b.book order by seq desc limit 1) s
+            cross join lateral ledger.last_seal(b.book) s
         ) head
         on conflict do nothing
         returning id as "id: WebhookId", caller, url, events, secret, created_at, rotated_at, content_hash"#,

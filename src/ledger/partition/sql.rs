@@ -35,16 +35,9 @@ pub(super) async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> 
             stored.oid is not null as "is_in_database!",
             newest.at as "newest?"
         from ledger.partition p
-        cross join lateral (
-            select seq from ledger.seal where book = (p.first_seq >> 44) + 1 order by seq desc limit 1
-        ) head
+        cross join lateral ledger.last_seal(ledger.book_of(p.first_seq)) head
         left join pg_class stored on stored.oid = to_regclass('ledger.' || coalesce(p.archived_as, p.name))
-        left join lateral (
-            select at from ledger.seal
-            where book = (p.first_seq >> 44) + 1 and seq >= p.first_seq and seq < p.end_seq
-            order by seq desc
-            limit 1
-        ) newest on true
+        left join lateral ledger.last_seal(ledger.book_of(p.first_seq), p.end_seq) newest on newest.seq >= p.first_seq
         order by p.first_seq"#
     );
     let rows = rows.fetch_all(db).await?.into_iter().map(|row| Partition {

@@ -101,7 +101,7 @@ pub(super) async fn current_balances(
 ) -> sqlx::Result<([i64; 2], String)> {
     let rows = select_balances!(
         PositionedBalanceRow,
-        r#", (select ledger.position()) as "position!""#,
+        r#", (select ledger.position() from installation) as "position!""#,
         book,
         &accounts,
         super::END

@@ -25,9 +25,7 @@ pub(super) async fn ends(db: &mut PgConnection, last: i32) -> sqlx::Result<Vec<B
         r#"
         select s.seq as "sealed?", e.xid as "xid?", e.id as "id?"
         from generate_series(1, $1::int) b (book)
-        left join lateral (
-            select seq from ledger.seal where book = b.book order by seq desc limit 1
-        ) s on true
+        left join lateral ledger.last_seal(b.book) s on true
         left join lateral (
             select xid, id from ledger.event where book = b.book order by xid desc, id desc limit 1
         ) e on true
@@ -119,17 +117,9 @@ pub(super) async fn position_facts(
         r#"
         select
             ledger.position() as "now!",
-            (
-                select left(replace(batch_id::text, '-', ''), 12) from ledger.seal
-                where book = $1 and seq >= $2
-                order by seq
-                limit 1
-            ) as batch,
+            (select left(replace(batch_id::text, '-', ''), 12) from ledger.first_seal($1, $2)) as batch,
             coalesce((
-                select at < now() - make_interval(secs => $3) from ledger.seal
-                where book = $1 and seq > $2
-                order by seq
-                limit 1
+                select at < now() - make_interval(secs => $3) from ledger.first_seal($1, $2 + 1)
             ), false) or exists (
                 select from ledger.archive where book = $1 and until_seq > $2
             ) as "is_expired!",

@@ -193,7 +193,13 @@ impl BookChecker {
         db: &mut PgConnection,
         chunk: &BookChunk,
     ) -> sqlx::Result<()> {
-        for (seq, detail) in copies::faults(db, self.book, &chunk.transfers).await? {
+        let mut faults = copies::faults(db, self.book, &chunk.transfers).await?;
+        if !faults.is_empty() {
+            // On a Citus cluster, a transfer between books becomes visible in one book after the other.
+            super::sql::wait_for_postings(db).await?;
+            faults = copies::faults(db, self.book, &chunk.transfers).await?;
+        }
+        for (seq, detail) in faults {
             self.add_fault(CheckKind::Copies, format_args!("transfer {seq}"), detail);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The check of legs that touch several books: the row in the book of the posting (the home of the leg) and the copies
 //! in the other books must agree.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
 
@@ -44,8 +44,14 @@ pub(super) async fn faults(
     }
     if !copies.is_empty() {
         let homes: Vec<i64> = copies.iter().filter_map(|row| row.home).collect();
-        let books: Vec<i32> = homes.iter().map(|home| book_of(*home)).collect();
-        let originals = by_place(sql::originals(db, &homes, &books).await?);
+        let mut homes_of = BTreeMap::<i32, Vec<i64>>::new();
+        for home in &homes {
+            homes_of.entry(book_of(*home)).or_default().push(*home);
+        }
+        let mut originals = HashMap::new();
+        for (book, homes) in homes_of {
+            originals.extend(by_place(sql::originals(db, book, &homes).await?));
+        }
         let registered = registered(db, &homes).await?;
         for row in copies {
             let home = row.home.unwrap_or_default();

@@ -220,16 +220,16 @@ pub(super) async fn copies(db: &mut PgConnection, homes: &[i64]) -> sqlx::Result
     .await
 }
 
-/// Reads the originals of these legs, in the books where their postings were written (their homes).
+/// Reads the originals of these legs, which are all in `book`, where their postings were written (their home).
 pub(super) async fn originals(
     db: &mut PgConnection,
+    book: i32,
     homes: &[i64],
-    books: &[i32],
 ) -> sqlx::Result<Vec<StoredLeg>> {
     select_legs!(
-        "select home, book, home as seq from unnest($1::bigint[], $2::int[]) o (home, book)",
-        homes,
-        books
+        "select home, $1::int as book, home as seq from unnest($2::bigint[]) o (home)",
+        book,
+        homes
     )
     .fetch_all(db)
     .await
@@ -246,4 +246,16 @@ pub(super) async fn registered_copies(
         homes
     );
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.home, row.book, row.seq)).collect())
+}
+
+/// Waits until the postings to several books that are being written have ended: takes the lock of each possible book in
+/// shared mode, in which batches of one book take it, and releases it.
+pub(super) async fn wait_for_postings(db: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query_scalar!(
+        "select count(*) from generate_series(1, 256) book
+        where pg_advisory_lock_shared(1885434485, book) is not null and pg_advisory_unlock_shared(1885434485, book)"
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(())
 }

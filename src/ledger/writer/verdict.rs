@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 use super::batch::Batch;
 use super::pipeline::{Replies, ReplyLayout, next_seal, sealed_at};
@@ -84,11 +84,7 @@ impl BatchVerdict {
                     .filter(|refused| !refused.is_empty())
                     .map_or(Self::Faulty(error), Self::CompanionsRefused)
             }
-            _ if *db.code() == SqlState::UNIQUE_VIOLATION
-                && db.constraint() == Some(KEY_CONSTRAINT) =>
-            {
-                Self::KeyTaken
-            }
+            _ if is_key_taken(db) => Self::KeyTaken,
             code if is_transient(code) => Self::Unavailable(error),
             _ => Self::Faulty(error),
         }
@@ -129,10 +125,23 @@ fn refused_companions(
     refused
 }
 
+/// Returns whether an idempotency key was inserted a second time. An error that Citus passes on has only a message, in
+/// which the number of the shard follows the name of the constraint.
+fn is_key_taken(error: &DbError) -> bool {
+    let is_passed_on =
+        *error.code() == SqlState::INTERNAL_ERROR && error.message().contains("\"posting_key_");
+    let is_violation =
+        *error.code() == SqlState::UNIQUE_VIOLATION && error.constraint() == Some(KEY_CONSTRAINT);
+    is_violation || is_passed_on
+}
+
 /// Returns whether the state of the server caused the error, not the request: for example, the disk or the memory is
-/// full, the server shuts down or is read-only, or a lock timed out.
+/// full, the server shuts down or is read-only, a lock timed out, or a server of the Citus cluster cannot be reached.
 fn is_transient(code: &str) -> bool {
-    const CLASSES: [&str; 5] = ["40", "53", "55", "57", "58"];
+    const CLASSES: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
     const READ_ONLY: &str = "25006";
-    code == READ_ONLY || CLASSES.iter().any(|class| code.starts_with(class))
+    // A statement that is malformed, although it has the class of broken connections.
+    const PROTOCOL_VIOLATION: &str = "08P01";
+    code == READ_ONLY
+        || code != PROTOCOL_VIOLATION && CLASSES.iter().any(|class| code.starts_with(class))
 }

@@ -69,7 +69,7 @@ pub(super) async fn create_alert(
     let row = sqlx::query_as!(
         AlertRow,
         r#"insert into alert (caller, wallet, direction, line, key_hash, content_hash, from_seq)
-        values ($1, $2, $3, $4, $5, $6, (select seq from ledger.seal where book = ledger.book_of($2) order by seq desc limit 1))
+        values ($1, $2, $3, $4, $5, $6, (select seq from ledger.last_seal(ledger.book_of($2))))
         on conflict do nothing
         returning id as "id: AlertId", wallet as "wallet: WalletId", from_seq, line, direction, created_at"#,
         caller,

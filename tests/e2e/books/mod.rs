@@ -1,9 +1,9 @@
 //! Several books: postings that touch more than one of them, and what each book shows of them.
 
+mod citus;
 mod concurrency;
 mod faults;
 mod model;
-
 mod partitions;
 mod server;
 mod tampering;

@@ -1,4 +1,5 @@
-//! A Postgres server for the whole test run, and a database per test, cloned from a migrated template.
+//! A Postgres server for the whole test run, and a database per test, cloned from a migrated template. With
+//! `REVWALLET_TEST_CITUS` set, the server is the coordinator of a Citus cluster, and the ledger is on two workers.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -38,14 +39,16 @@ impl Database {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let server = server();
-        execute(server, format!("create database {name} template {template}")).await;
+        for node in server.nodes() {
+            execute(node, format!("create database {name} template {template}")).await;
+        }
         let url = server.url(&name);
         Self { name, url }
     }
 
     /// Opens a connection of its own, outside of the app's pool.
     pub async fn connect(&self) -> PgConnection {
-        PgConnection::connect_with(&server().options.clone().database(&self.name)).await.unwrap()
+        server().coordinator.connect(&self.name).await
     }
 
     /// Runs a statement behind the program's back. A change of a table can deadlock with a statement of the program that
@@ -78,20 +81,59 @@ impl Database {
     }
 
     pub async fn drop(self) {
-        execute(server(), format!("drop database {} with (force)", self.name)).await;
+        for node in server().nodes() {
+            execute(node, format!("drop database {} with (force)", self.name)).await;
+        }
     }
 }
 
 /// The Postgres server of this test run.
 pub struct Server {
-    options: PgConnectOptions,
-    socket_dir: PathBuf,
+    coordinator: Node,
+    /// Servers that the ledger is distributed over; usually none.
+    workers: Vec<Node>,
 }
 
 impl Server {
     fn url(&self, database: &str) -> String {
-        format!("postgres://revwallet@localhost/{database}?host={}", self.socket_dir.display())
+        format!("postgres://revwallet@localhost/{database}?host={}", self.coordinator.host())
     }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        std::iter::once(&self.coordinator).chain(&self.workers)
+    }
+}
+
+/// Process of Postgres that has a part of the databases.
+struct Node {
+    options: PgConnectOptions,
+    socket_dir: PathBuf,
+}
+
+impl Node {
+    fn host(&self) -> String {
+        self.socket_dir.display().to_string()
+    }
+
+    async fn connect(&self, database: &str) -> PgConnection {
+        PgConnection::connect_with(&self.options.clone().database(database)).await.unwrap()
+    }
+}
+
+/// Returns whether the ledger of this test run is distributed over a Citus cluster.
+pub fn is_distributed() -> bool {
+    std::env::var_os("REVWALLET_TEST_CITUS").is_some()
+}
+
+/// Kills a server process of a worker. Its Postgres then ends all sessions, and recovers from its write-ahead log.
+pub async fn crash_worker(index: usize) {
+    let worker = &server().workers[index];
+    // The worker may not have recovered from the last crash.
+    let Ok(mut session) = PgConnection::connect_with(&worker.options).await else { return };
+    let process: i32 =
+        sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut session).await.unwrap();
+    let killed = Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
+    assert!(killed.success());
 }
 
 /// Returns the server and starts it on first use; it ends with the test run, however that ends.
@@ -111,32 +153,87 @@ pub fn server() -> &'static Server {
     })
 }
 
-async fn start() -> (Server, Embedded) {
+async fn start() -> (Server, Vec<Embedded>) {
+    std::thread::spawn(abort_hung_run);
+    let is_distributed = is_distributed();
+    let (coordinator, embedded) = start_node(is_distributed).await;
+    let mut server = Server { coordinator, workers: Vec::new() };
+    let mut processes = vec![embedded];
+    if is_distributed {
+        for _ in 0..2 {
+            let (worker, embedded) = start_node(is_distributed).await;
+            server.workers.push(worker);
+            processes.push(embedded);
+        }
+    }
+    create_template(&server, is_distributed).await;
+    (server, processes)
+}
+
+async fn start_node(has_citus: bool) -> (Node, Embedded) {
     let data_dir =
         std::env::temp_dir().join(format!("revwallet-test-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir_all(&data_dir).unwrap();
     let args = EmbeddedArgs { data_dir: data_dir.clone(), postgres_bin: None };
     // The data need not survive a power failure, and a killed process does not depend on `fsync`.
-    let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "900")];
-    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let mut settings =
+        vec![("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "900")];
+    if has_citus {
+        settings.extend([
+            ("shared_preload_libraries", "citus"),
+            ("max_prepared_transactions", "900"),
+            ("citus.shard_count", "4"),
+            ("citus.enable_unsafe_triggers", "on"),
+            ("citus.node_conninfo", "sslmode=prefer"),
+            ("citus.recover_2pc_interval", "1s"),
+        ]);
+    }
+    let settings =
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let embedded = Embedded::start_with(&args, settings).await.unwrap();
     spawn_cleanup(&data_dir, embedded.socket_dir());
-    std::thread::spawn(abort_hung_run);
-    let server = Server {
-        options: embedded.connect_options(),
-        socket_dir: embedded.socket_dir().to_owned(),
-    };
-    execute(&server, format!("create database {TEMPLATE}")).await;
-    let mut template =
-        PgConnection::connect_with(&server.options.clone().database(TEMPLATE)).await.unwrap();
+    let node =
+        Node { options: embedded.connect_options(), socket_dir: embedded.socket_dir().to_owned() };
+    (node, embedded)
+}
+
+/// Creates the migrated database that the databases of tests are cloned from.
+async fn create_template(server: &Server, is_distributed: bool) {
+    for node in server.nodes() {
+        execute(node, format!("create database {TEMPLATE}")).await;
+        if is_distributed {
+            node.connect(TEMPLATE).await.execute("create extension citus").await.unwrap();
+        }
+    }
+    let mut template = server.coordinator.connect(TEMPLATE).await;
+    for (node, function) in server.nodes().zip(
+        std::iter::once("citus_set_coordinator_host").chain(std::iter::repeat("citus_add_node")),
+    ) {
+        if is_distributed {
+            let add = format!("select {function}('{}', 5432)", node.host());
+            template.execute(AssertSqlSafe(add)).await.unwrap();
+        }
+    }
     migrations::apply(&mut template).await.unwrap();
+    jobs::migrate(&server.coordinator.options.clone().database(TEMPLATE)).await.unwrap();
+    if is_distributed {
+        template.execute(include_str!("citus.sql")).await.unwrap();
+    }
     if let Ok(books) = std::env::var("REVWALLET_TEST_BOOKS") {
         let create = format!("select ledger.create_books({books}, 100000000)");
         template.execute(AssertSqlSafe(create)).await.unwrap();
     }
     template.close().await.unwrap();
-    jobs::migrate(&server.options.clone().database(TEMPLATE)).await.unwrap();
-    (server, embedded)
+    if is_distributed {
+        // A database cannot be cloned while a session uses it, such as that of the maintenance of Citus.
+        for node in server.nodes() {
+            execute(node, format!("alter database {TEMPLATE} allow_connections false")).await;
+            let end = format!(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{TEMPLATE}'"
+            );
+            execute(node, end).await;
+        }
+    }
 }
 
 /// Aborts a test run that hangs; the test runner has printed the name of the slow test by then.
@@ -171,8 +268,8 @@ fn spawn_cleanup(data_dir: &Path, socket_dir: &Path) {
     std::mem::forget(pipe);
 }
 
-async fn execute(server: &Server, statement: String) {
-    let mut connection = PgConnection::connect_with(&server.options).await.unwrap();
+async fn execute(node: &Node, statement: String) {
+    let mut connection = PgConnection::connect_with(&node.options).await.unwrap();
     connection.execute(AssertSqlSafe(statement)).await.unwrap();
     connection.close().await.unwrap();
 }
