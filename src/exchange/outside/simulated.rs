@@ -237,7 +237,8 @@ impl Simulation {
     }
 }
 
-/// Removes and returns the next fault that a test has prepared for each reference, if any.
+/// For each of the references, removes and returns the next fault that a test has prepared for it; `None` if there is no
+/// such fault.
 async fn take_faults(
     db: &mut PgConnection,
     row: &SimulationRow,

@@ -212,7 +212,8 @@ const fn default_true() -> bool {
 
 /// Capture a hold
 ///
-/// If the request has no body, captures the whole remaining amount, which leaves the system, as in a withdrawal.
+/// Captures the amount in the body, or the whole remaining amount if the request has no body. Without a receiver in the
+/// body, the money leaves the system, as in a withdrawal.
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/capture", tag = "wallet",
     params(

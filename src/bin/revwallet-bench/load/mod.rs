@@ -87,7 +87,7 @@ pub(crate) struct LoadSpec {
     pub duration: Duration,
 }
 
-/// A load whose connections are open, and whose requests are sent at given times.
+/// Load that sends each request at a scheduled time, over connections that are already open.
 pub(crate) struct PacedLoad(Vec<LoadWorker>);
 
 impl LoadOperation {
