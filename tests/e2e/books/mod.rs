@@ -70,7 +70,7 @@ impl Process {
         let tasks = Tasks::default();
         let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&database.url).unwrap();
         let options = LedgerOptions {
-            database: database.url.parse().unwrap(),
+            database: database.pipelined(),
             pool,
             settings: Settings { books, allow_unsafe_server: true, ..Settings::default() },
             rules: Rules { amount_max: Minor(1_000_000), currencies: Currencies::default() },
@@ -320,7 +320,7 @@ async fn a_process_refuses_to_write_a_database_with_more_books_than_it_knows() {
     let tasks = Tasks::default();
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&database.url).unwrap();
     let options = LedgerOptions {
-        database: database.url.parse().unwrap(),
+        database: database.pipelined(),
         pool,
         settings: Settings { allow_unsafe_server: true, ..Settings::default() },
         rules: Rules { amount_max: Minor(1_000_000), currencies: Currencies::default() },

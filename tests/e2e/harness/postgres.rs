@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use revwallet::db::embedded::{Embedded, EmbeddedArgs};
-use revwallet::db::migrations;
+use revwallet::db::{Pipelined, migrations};
 use revwallet::jobs;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -49,6 +49,11 @@ impl Database {
     /// Opens a connection of its own, outside of the app's pool.
     pub async fn connect(&self) -> PgConnection {
         server().coordinator.connect(&self.name).await
+    }
+
+    /// Returns the options of a connection of the ledger's writer.
+    pub fn pipelined(&self) -> Pipelined {
+        pipelined(&self.url)
     }
 
     /// Runs a statement behind the program's back. A change of a table can deadlock with a statement of the program that
@@ -123,6 +128,15 @@ impl Node {
 /// Returns whether the ledger of this test run is distributed over a Citus cluster.
 pub fn is_distributed() -> bool {
     std::env::var_os("REVWALLET_TEST_CITUS").is_some()
+}
+
+/// Returns the options of a connection of the ledger's writer.
+pub fn pipelined(url: &str) -> Pipelined {
+    let mut options: Pipelined = url.parse().unwrap();
+    if is_distributed() {
+        options.set_plan_cache_mode("force_custom_plan");
+    }
+    options
 }
 
 /// Kills a server process of a worker. Its Postgres then ends all sessions, and recovers from its write-ahead log.

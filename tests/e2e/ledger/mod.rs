@@ -37,7 +37,7 @@ use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
 
 use crate::harness::check::book;
-use crate::harness::postgres::Database;
+use crate::harness::postgres::{Database, pipelined};
 
 const ACCOUNT: AccountId = AccountId(1);
 
@@ -84,7 +84,7 @@ impl Setup {
         let Self { url, settings, companions, candidacy, failpoints } = self;
         let (tasks, metrics) = (Tasks::default(), Metrics::new());
         let options = LedgerOptions {
-            database: url.parse().unwrap(),
+            database: pipelined(&url),
             pool: PgPoolOptions::new().max_connections(4).connect_lazy(&url).unwrap(),
             settings,
             rules: Rules { amount_max: Minor(1_000_000), currencies: Currencies::default() },
