@@ -125,8 +125,8 @@ fn refused_companions(
     refused
 }
 
-/// Returns whether an idempotency key was inserted a second time. An error that Citus passes on has only a message, in
-/// which the number of the shard follows the name of the constraint.
+/// Returns whether an idempotency key was inserted a second time. Citus passes on only the message of an error; there,
+/// the number of the shard follows the name of the constraint.
 fn is_key_taken(error: &DbError) -> bool {
     let is_passed_on =
         *error.code() == SqlState::INTERNAL_ERROR && error.message().contains("\"posting_key_");
