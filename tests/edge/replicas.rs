@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::postgres::Database;
 use crate::harness::program::Program;
-use crate::harness::{check, eventually};
+use crate::harness::{Client, check, eventually};
 use crate::nginx::{Edge, nginx_versions};
 
 const CLIENTS: usize = 8;
@@ -163,7 +163,7 @@ async fn reloading_nginx_fails_no_request() {
             edge.signal("HUP");
             for _ in 0..20 {
                 // On a connection of its own: a worker that ends closes idle connections, as HTTP allows at any time.
-                assert_eq!(edge.public.fresh().get("/wallet").await.status, 200);
+                assert_eq!(Client::new(edge.public.address).get("/wallet").await.status, 200);
             }
         }
         edge.stop().await;

@@ -121,7 +121,7 @@ async fn a_quote_that_expires_is_replaced_and_the_order_has_the_price_on_the_pag
         browser.click("#order .button").await;
         browser.see("#order-state", "completed").await;
         browser.see("#order-terms", "12 EUR / BTC").await;
-        assert_eq!(balances(&ada.fresh()).await, texts("40.00", "5.00000000"));
+        assert_eq!(balances(&ada).await, texts("40.00", "5.00000000"));
         browser.close().await;
     })
     .await;
@@ -153,10 +153,10 @@ async fn what_the_server_refuses_is_shown_and_moves_nothing() {
         browser.click("#order .button").await;
         browser.see("#order .problem", "quote").await;
         browser.see("#countdown", "This price is locked for").await;
-        assert_eq!(balances(&ada.fresh()).await, texts("100.00", "0.00000000"));
+        assert_eq!(balances(&ada).await, texts("100.00", "0.00000000"));
         browser.click("#order .button").await;
         browser.see("#order-state", "completed").await;
-        assert_eq!(balances(&ada.fresh()).await, texts("50.00", "5.00000000"));
+        assert_eq!(balances(&ada).await, texts("50.00", "5.00000000"));
         browser.close().await;
     })
     .await;
@@ -186,7 +186,7 @@ async fn the_steps_of_an_order_are_live_and_polled_while_the_socket_is_down() {
             browser.click(".tabs [href='#trade']").await;
             browser.see("#trade-title", "Trade").await;
         }
-        assert_eq!(balances(&ada.fresh()).await, texts("40.00", "6.00000000"));
+        assert_eq!(balances(&ada).await, texts("40.00", "6.00000000"));
         browser.close().await;
     })
     .await;
@@ -225,12 +225,12 @@ async fn an_order_whose_answer_was_lost_is_sent_again_and_placed_once() {
         browser.click("#order .button").await;
         browser.see("#order .problem", "Cannot reach the server").await;
         browser.see("#countdown", "Press again: it is placed once.").await;
-        reaches(&ada.fresh(), 1, "completed").await;
+        reaches(&ada, 1, "completed").await;
         browser.click("#order .button").await;
         browser.see("#order-title", "Order 1: buy BTC").await;
         browser.see("#order-state", "completed").await;
-        assert_eq!(balances(&ada.fresh()).await, texts("70.00", "3.00000000"));
-        let orders = ada.fresh().get(&format!("/exchange/orders/{}", ada.id)).await.json();
+        assert_eq!(balances(&ada).await, texts("70.00", "3.00000000"));
+        let orders = ada.get(&format!("/exchange/orders/{}", ada.id)).await.json();
         assert_eq!(orders.as_array().unwrap().len(), 1);
         browser.close().await;
     })
@@ -312,7 +312,7 @@ async fn an_admin_finds_stuck_orders_and_retries_one_and_all() {
         browser.see("#say", "takes the command retry.").await;
         browser.see("#order-state", "failed").await;
         assert_eq!(browser.text("#order-commands").await, "");
-        assert_eq!(balances(&bob.fresh()).await, texts("100.00", "0.00000000"));
+        assert_eq!(balances(&bob).await, texts("100.00", "0.00000000"));
 
         browser.click(".tabs [href='#manage']").await;
         browser.see("#manage-title", "All orders").await;
@@ -320,9 +320,9 @@ async fn an_admin_finds_stuck_orders_and_retries_one_and_all() {
         browser.click("#bulk .button").await;
         browser.see("#say", "2 orders take the command retry.").await;
         for id in &ids[..2] {
-            reaches(&ada.fresh(), *id, "failed").await;
+            reaches(&ada, *id, "failed").await;
         }
-        assert_eq!(balances(&ada.fresh()).await, texts("90.00", "1.00000000"));
+        assert_eq!(balances(&ada).await, texts("90.00", "1.00000000"));
         browser.close().await;
     })
     .await;
@@ -350,7 +350,7 @@ async fn an_admin_resolves_an_unknown_order() {
         browser.write("#command [name=reason]", "confirmed by the exchange").await;
         browser.click("#command .button").await;
         browser.see("#order-state", "completed").await;
-        assert_eq!(balances(&ada.fresh()).await, texts("70.00", "3.00000000"));
+        assert_eq!(balances(&ada).await, texts("70.00", "3.00000000"));
         browser.close().await;
     })
     .await;

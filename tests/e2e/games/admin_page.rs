@@ -77,11 +77,11 @@ async fn an_admin_adds_a_game_with_a_sale_and_keys_and_reads_the_statement() {
         let keys: Vec<&str> = keys.as_str().unwrap().lines().collect();
         assert_eq!(keys.len(), 2);
         let bob = app.user("bob").await;
-        let redeemed = bob.fresh().post("/api/games/redeem", json!({ "key": keys[0] })).await;
+        let redeemed = bob.post("/api/games/redeem", json!({ "key": keys[0] })).await;
         assert_eq!(redeemed.status, 200, "{}", redeemed.text);
         assert_eq!(titles(&bob).await, ["Alpha Two"]);
 
-        let bought = buy(&ada.fresh(), id, json!({ "expected_price": "15.99" })).await;
+        let bought = buy(&ada, id, json!({ "expected_price": "15.99" })).await;
         assert_eq!(bought.status, 201, "{}", bought.text);
         fill(&browser, "statement", &[("publisher", &nova)]).await;
         browser.see("#say", "Statement of publisher").await;

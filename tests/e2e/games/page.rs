@@ -122,7 +122,7 @@ async fn a_user_buys_at_the_price_on_the_page_and_the_balance_follows() {
         browser.see("#balance", "1\u{202f}218.57 EUR").await;
         browser.see("#buy-balance", "1\u{202f}218.57 EUR").await;
         browser.see("#owned", "In your library").await;
-        assert_eq!(cents(&ada.fresh()).await, 121_857);
+        assert_eq!(cents(&ada).await, 121_857);
         // A tenth for the house, the rest for the publisher.
         assert_eq!(accounts(app, &nova).await, [160, 0, 1_439]);
         browser.click(".tabs a[href='#library']").await;
@@ -157,7 +157,7 @@ async fn where_access_is_closed_anyone_browses_and_users_buy() {
         browser.click(".tabs a[href='#library']").await;
         browser.see("#library", "Alpha").await;
 
-        assert_eq!(cents(&ada.fresh()).await, 3_001);
+        assert_eq!(cents(&ada).await, 3_001);
         let complaints = browser.complaints("no complaint is expected").await;
         assert!(complaints.is_empty(), "{complaints:?}");
         browser.close().await;
@@ -176,21 +176,18 @@ async fn another_price_is_shown_and_charged_only_after_another_press() {
         sign_in(&browser, "ada", &ada).await;
         show(app, &browser, &format!("game={id}")).await;
         browser.see("#buy button", "Buy for 10.00 EUR").await;
-        let store = store.fresh();
         assert_eq!(change(&store, id, json!({ "price": "12.50" })).await.status, 200);
 
         browser.click("#buy button").await;
         browser.see("#say", "The price is now 12.50 EUR. Nothing was charged").await;
         browser.see("#price", "12.50 EUR").await;
         browser.see("#buy button", "Buy for 12.50 EUR").await;
-        let ada = ada.fresh();
         assert_eq!((cents(&ada).await, titles(&ada).await.len()), (5_000, 0));
         browser.click("#buy button").await;
         browser.see("#say", "Alpha is yours. Charged 12.50 EUR.").await;
-        assert_eq!(cents(&ada.fresh()).await, 3_750);
+        assert_eq!(cents(&ada).await, 3_750);
 
         // A discount code: its price is shown before it is charged, and a gift is for the other user.
-        let store = store.fresh();
         let code = json!({ "code": "WINTER10", "percent": 10 });
         assert_eq!(store.post("/api/codes", code).await.status, 201);
         browser.see("#buy button", "Buy as a gift for 12.50 EUR").await;
@@ -199,13 +196,12 @@ async fn another_price_is_shown_and_charged_only_after_another_press() {
         browser.click("#buy button").await;
         browser.see("#say", "With the code winter10 the price is 11.25 EUR.").await;
         browser.see("#price", "11.25 EUR 12.50").await;
-        let ada = ada.fresh();
         assert_eq!(cents(&ada).await, 3_750);
         browser.click("#buy button").await;
         let given = format!("Alpha was given to user {}. Charged 11.25 EUR.", bob.id);
         browser.see("#say", &given).await;
-        assert_eq!(cents(&ada.fresh()).await, 2_625);
-        assert_eq!(titles(&bob.fresh()).await, ["Alpha"]);
+        assert_eq!(cents(&ada).await, 2_625);
+        assert_eq!(titles(&bob).await, ["Alpha"]);
         browser.see("#price", "12.50 EUR").await;
         browser.close().await;
     })
@@ -226,11 +222,10 @@ async fn a_purchase_whose_answer_was_lost_is_sent_again_and_charged_once() {
 
         browser.click("#buy button").await;
         browser.see("#buy .problem", "Cannot reach the server").await;
-        let ada = ada.fresh();
         eventually("the request has arrived", async || cents(&ada).await == 4_000).await;
         browser.click("#buy button").await;
         browser.see("#say", "Alpha is yours. Charged 10.00 EUR.").await;
-        assert_eq!(cents(&ada.fresh()).await, 4_000);
+        assert_eq!(cents(&ada).await, 4_000);
         browser.close().await;
     })
     .await;
@@ -263,7 +258,7 @@ async fn an_activation_key_is_redeemed_into_the_library() {
         browser.see("#say", "Alpha is in your library.").await;
         browser.see("#library", "Alpha").await;
 
-        assert_eq!(titles(&ada.fresh()).await, ["Alpha"]);
+        assert_eq!(titles(&ada).await, ["Alpha"]);
         browser.close().await;
     })
     .await;

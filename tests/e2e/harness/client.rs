@@ -1,12 +1,17 @@
 //! An HTTP client of the API, with responses that are easy to assert on.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::contract;
+
+/// Time after which an idle connection is not used again: well before the server closes it, so that no request meets the
+/// end of its connection.
+const IDLE_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct Client {
@@ -28,17 +33,13 @@ impl Client {
     pub fn new(address: SocketAddr) -> Self {
         // The first call installs the provider for the process; no test client uses TLS through it.
         let _installed = rustls::crypto::ring::default_provider().install_default();
-        Self { address, http: reqwest::Client::new(), credential: None }
+        let http = reqwest::Client::builder().pool_idle_timeout(IDLE_MAX).build().unwrap();
+        Self { address, http, credential: None }
     }
 
     /// Returns a copy of this client that sends a token or an API key.
     pub fn with_credential(&self, credential: &str) -> Self {
         Self { credential: Some(credential.to_owned()), ..self.clone() }
-    }
-
-    /// Returns a copy with a new connection: the server may have closed an idle one while a test was busy elsewhere.
-    pub fn fresh(&self) -> Self {
-        Self::new(self.address).with_credential(self.credential())
     }
 
     /// Returns the token or API key, or an empty string.

@@ -13,14 +13,6 @@ pub struct User {
     pub client: Client,
 }
 
-impl User {
-    /// The user with a new connection.
-    pub fn fresh(&self) -> Self {
-        let (id, password) = (self.id.clone(), self.password.clone());
-        Self { id, password, client: self.client.fresh() }
-    }
-}
-
 impl std::ops::Deref for User {
     type Target = Client;
 
