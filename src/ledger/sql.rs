@@ -65,6 +65,11 @@ pub(super) const KEYS: &str = "
         offset 0
     ) p";
 
+/// Finds the postings of the idempotency keys of refused postings. In contrast to [`KEYS`], it waits on a Citus cluster for
+/// the transactions that write these keys: another server may already show what such a transaction did to an account.
+pub(super) const LATE_KEYS: &str =
+    "select key_hash, content_hash, first_seq, last_seq from ledger.late_keys($1)";
+
 /// Reads the account data that the rules for postings need: currency, balance, held balance and state. Each account
 /// takes two index probes for the balance, two for the held balance, and one for the state. `offset 0` has the same
 /// purpose as in [`KEYS`].
@@ -105,7 +110,7 @@ pub(super) const ACCOUNTS: &str = "
 /// id differs from the id that the writer knows, the database has lost commits.
 pub(super) const CATCH_UP: &str = "
     select head_seq, head_batch, kind, debit, credit, debit_balance, credit_balance,
-        (select batch_id from ledger.seal where book = $1 and seq = $2)
+        (select batch_id from ledger.last_seal($1, $2 + 1) where seq = $2)
     from ledger.catch_up($1, $2, $3, $4)";
 
 /// Identifies the server process (backend) of this connection, so that a later connection can terminate it.
@@ -115,6 +120,9 @@ pub(super) const BACKEND: &str = "
 /// Terminates the backend of a lost connection. Returns a row as long as that backend runs.
 pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
+
+/// On a Citus cluster, completes the commits that a failure interrupted, and fails as long as it cannot complete them.
+pub(super) const COMPLETE_COMMITS: &str = "select ledger.complete_commits()";
 
 /// Tries to become the leader of a book (the process that writes its postings): takes the book's leader lock, unless
 /// another session holds it. A session keeps the lock until the session ends. The constant number distinguishes the

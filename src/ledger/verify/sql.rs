@@ -249,13 +249,14 @@ pub(super) async fn registered_copies(
 }
 
 /// Waits until the postings to several books that are being written have ended: takes the lock of each possible book in
-/// shared mode, in which batches of one book take it, and releases it.
+/// shared mode, in which batches of one book take it, and releases it. Then completes interrupted commits.
 pub(super) async fn wait_for_postings(db: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query_scalar!(
         "select count(*) from generate_series(1, 256) book
         where pg_advisory_lock_shared(1885434485, book) is not null and pg_advisory_unlock_shared(1885434485, book)"
     )
-    .fetch_one(db)
+    .fetch_one(&mut *db)
     .await?;
+    sqlx::query!("select ledger.complete_commits()").execute(db).await?;
     Ok(())
 }

@@ -92,6 +92,7 @@ struct Statements {
     next_seal: Statement,
     head: Statement,
     keys: Statement,
+    late_keys: Statement,
     accounts: Statement,
     catch_up: Statement,
     /// Statements that write rows of other modules (companions), in the order in which the kinds of companions were
@@ -231,10 +232,12 @@ impl Pipeline {
     /// expected head, the other results are current.
     pub(super) fn send_lookup(&mut self, book: i32, lookup: Lookup) {
         let accounts: Vec<i64> = lookup.accounts.iter().map(|account| account.0).collect();
+        let statements = &self.statements;
+        let keys = if lookup.refused.is_empty() { &statements.keys } else { &statements.late_keys };
         let requests = vec![
-            self.request(&self.statements.accounts, vec![Box::new(book), Box::new(accounts)]),
-            self.request(&self.statements.keys, vec![Box::new(lookup.keys())]),
-            self.request(&self.statements.head, vec![Box::new(book)]),
+            self.request(&statements.accounts, vec![Box::new(book), Box::new(accounts)]),
+            self.request(keys, vec![Box::new(lookup.keys())]),
+            self.request(&statements.head, vec![Box::new(book)]),
         ];
         self.push(InFlightRequest::Lookup(lookup), requests);
     }
@@ -345,8 +348,15 @@ pub(super) fn companion_rows<'a>(
     if count == 0 { None } else { Some((count, rows)) }
 }
 
-/// Terminates a process of the database server. Returns whether it is certain that the process has ended.
+/// Terminates a process of the database server, and completes commits that its end may have interrupted. Returns whether
+/// it is certain that the process has ended.
 pub(super) async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
+    let is_gone = try_to_terminate(client, backend).await?;
+    client.query(sql::COMPLETE_COMMITS, &[]).await?;
+    Ok(is_gone)
+}
+
+async fn try_to_terminate(client: &Client, backend: Backend) -> Result<bool, Error> {
     const ATTEMPTS_MAX: u32 = 20;
     /// Delay between two attempts, which gives the backend time to end.
     const ATTEMPT_DELAY: Duration = Duration::from_millis(25);
@@ -379,6 +389,7 @@ impl Statements {
             next_seal: client.prepare(sql::NEXT_SEAL).await?,
             head: client.prepare(sql::HEAD).await?,
             keys: client.prepare(sql::KEYS).await?,
+            late_keys: client.prepare(sql::LATE_KEYS).await?,
             accounts: client.prepare(sql::ACCOUNTS).await?,
             catch_up: client.prepare(sql::CATCH_UP).await?,
             companions,

@@ -186,11 +186,17 @@ impl Writer {
         let verdict = BatchVerdict::from_replies(&batch, layout, replies);
         self.metrics.wallet_ledger_batches_total.with([verdict.name()]).increment(1);
         batch.span.record("outcome", verdict.name());
-        let is_settled = matches!(verdict, BatchVerdict::Sealed(_) | BatchVerdict::Stale);
-        if batch.resent && !is_settled && !self.are_old_backends_gone {
+        let is_unsettled = match verdict {
+            BatchVerdict::Sealed(_) | BatchVerdict::Stale => false,
+            BatchVerdict::Unsettled(_) => true,
+            _ => batch.resent && !self.are_old_backends_gone,
+        };
+        if is_unsettled {
             // An earlier attempt may still commit: no posting may be reported as not written.
             tracing::warn!(
-                "could not write a batch of postings ({verdict:?}), but an earlier attempt may still succeed; the ledger's writer sends the batch again"
+                outcome = verdict.name(),
+                error.message = verdict.error().map(|error| ErrorDetail(error).to_string()),
+                "could not write a batch of postings, but an earlier attempt may still succeed; the ledger's writer sends the batch again"
             );
             tokio::time::sleep(UNSETTLED_DELAY).await;
             return self.reconnect(vec![batch], token).await;
@@ -261,6 +267,7 @@ impl Writer {
     fn settle(&mut self, batch: Batch, verdict: BatchVerdict) {
         match verdict {
             BatchVerdict::Sealed(_) => unreachable!("a sealed batch is confirmed"),
+            BatchVerdict::Unsettled(_) => unreachable!("an unsettled batch is resent"),
             BatchVerdict::Stale => {
                 self.metrics.wallet_ledger_head_races_total.with(["lost"]).increment(1);
                 self.put_back(batch.into_items());

@@ -34,6 +34,8 @@ pub(super) enum BatchVerdict {
     Unavailable(Error),
     /// The server rejects the batch because of a bug, in one of its postings or in this program. Nothing was written.
     Faulty(Error),
+    /// The batch was resent, and it is not known whether an earlier attempt succeeded.
+    Unsettled(Error),
 }
 
 impl BatchVerdict {
@@ -46,22 +48,40 @@ impl BatchVerdict {
             Self::CompanionsRefused(_) => "companion",
             Self::Unavailable(_) => "unavailable",
             Self::Faulty(_) => "faulty",
+            Self::Unsettled(_) => "unsettled",
+        }
+    }
+
+    /// The error that the database returned, if any.
+    pub(super) const fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Sealed(_) | Self::Stale | Self::KeyTaken | Self::CompanionsRefused(_) => None,
+            Self::Unavailable(error) | Self::Faulty(error) | Self::Unsettled(error) => Some(error),
         }
     }
 
     /// Classifies the replies to a batch. Because the connection did not break, each reply is a result or an ordinary
-    /// error.
+    /// error. If the batch was resent, an earlier attempt may have written it, whatever the error of this one is.
     pub(super) fn from_replies(batch: &Batch, layout: &ReplyLayout, mut replies: Replies) -> Self {
-        let next_seal = layout.next_seal.map(|index| replies.remove(index));
-        let Some(index) = replies.iter().position(Result::is_err) else {
-            let rows = replies[layout.post].as_ref().expect("no reply is an error");
-            return sealed_at(rows).map_or_else(|| resolve_stale(batch, next_seal), Self::Sealed);
-        };
-        let error = replies.swap_remove(index).expect_err("this is the first error");
-        let Some(db) = error.as_db_error() else { return Self::Faulty(error) };
-        if db.code().code() == STALE_HEAD {
-            return resolve_stale(batch, next_seal);
+        let earlier_attempt = layout.next_seal.map(|index| replies.remove(index)).transpose();
+        let failed = replies.iter().position(Result::is_err);
+        if failed.is_none()
+            && let Some(at) = replies[layout.post].as_deref().ok().and_then(sealed_at)
+        {
+            return Self::Sealed(at);
         }
+        match earlier_attempt {
+            Err(error) => return Self::Unsettled(error),
+            Ok(rows) => {
+                if let Some((id, at)) = rows.as_deref().and_then(next_seal)
+                    && id == batch.id
+                {
+                    return Self::Sealed(at);
+                }
+            }
+        }
+        let Some(index) = failed else { return Self::Stale };
+        let error = replies.swap_remove(index).expect_err("this is the first error");
         let kind = index.checked_sub(layout.post + 1).and_then(|n| layout.kinds.get(n).copied());
         let postings: Vec<&Posting> =
             batch.accepted.iter().map(|accepted| &accepted.item.posting).collect();
@@ -77,6 +97,7 @@ impl BatchVerdict {
     ) -> Self {
         let Some(db) = error.as_db_error() else { return Self::Faulty(error) };
         match db.code().code() {
+            STALE_HEAD => Self::Stale,
             COMPANION_REFUSED => {
                 let detail = db.detail().unwrap_or_default();
                 let refused = kind.map(|kind| refused_companions(postings, kind, detail));
@@ -88,18 +109,6 @@ impl BatchVerdict {
             code if is_transient(code) => Self::Unavailable(error),
             _ => Self::Faulty(error),
         }
-    }
-}
-
-/// Classifies a batch that was refused because its predecessor already has a successor. The successor may be the same
-/// batch, committed by an earlier attempt.
-fn resolve_stale(
-    batch: &Batch,
-    seal: Option<Result<Vec<tokio_postgres::Row>, Error>>,
-) -> BatchVerdict {
-    match seal.and_then(Result::ok).as_deref().and_then(next_seal) {
-        Some((id, at)) if id == batch.id => BatchVerdict::Sealed(at),
-        _ => BatchVerdict::Stale,
     }
 }
 

@@ -60,9 +60,11 @@ struct Statements {
     head: Statement,
     accounts: Statement,
     keys: Statement,
+    late_keys: Statement,
     post: Statement,
     commit: Statement,
     rollback: Statement,
+    complete_commits: Statement,
     next_seal: Statement,
     companions: Vec<(&'static CompanionKind, Statement)>,
 }
@@ -136,6 +138,16 @@ impl CrossBookConnection {
         Ok(locked)
     }
 
+    /// Reads the postings of these idempotency keys again, after the transactions that write them have ended.
+    pub(super) async fn late_keys(
+        &mut self,
+        keys: Vec<Uuid>,
+    ) -> Result<HashMap<Uuid, StoredKey>, Failure> {
+        let find = request(&self.client, &self.statements.late_keys, vec![Box::new(keys)]);
+        let rows = drive_for(self.reply_max, &mut self.driver, find).await??;
+        rows.iter().map(|row| Ok(parse_key(row)?)).collect()
+    }
+
     /// Writes a batch to each book, and the companions (rows of other modules). Returns the time of each batch. The
     /// transaction stays open.
     pub(super) async fn post(
@@ -183,8 +195,8 @@ impl CrossBookConnection {
         Ok(())
     }
 
-    /// Waits until no other transaction holds the lock of the book. Then returns the id of the batch that was written
-    /// right after the batch `head`, if there is such a batch.
+    /// Waits until no other transaction holds the lock of the book, and completes interrupted commits. Then returns the id
+    /// of the batch that was written right after the batch `head`, if there is such a batch.
     pub(super) async fn seal_after(
         &mut self,
         book: i32,
@@ -195,12 +207,13 @@ impl CrossBookConnection {
         let requests = vec![
             request(&self.client, &statements.begin, Vec::new()),
             request(&self.client, &statements.lock, vec![Box::new(vec![book])]),
+            request(&self.client, &statements.complete_commits, Vec::new()),
             request(&self.client, &statements.next_seal, params),
             request(&self.client, &statements.rollback, Vec::new()),
         ];
         let requests = join_all(requests);
         let replies = drive_for(self.reply_max, &mut self.driver, requests).await?;
-        Ok(rows_of(replies)?.get(2).and_then(|rows| next_seal(rows)).map(|(batch, _)| batch))
+        Ok(rows_of(replies)?.get(3).and_then(|rows| next_seal(rows)).map(|(batch, _)| batch))
     }
 }
 
@@ -246,9 +259,11 @@ impl Statements {
             head: client.prepare(sql::HEAD).await?,
             accounts: client.prepare(sql::ACCOUNTS).await?,
             keys: client.prepare(sql::KEYS).await?,
+            late_keys: client.prepare(sql::LATE_KEYS).await?,
             post: client.prepare(sql::POST).await?,
             commit: client.prepare(sql::COMMIT).await?,
             rollback: client.prepare(sql::ROLLBACK).await?,
+            complete_commits: client.prepare(sql::COMPLETE_COMMITS).await?,
             next_seal: client.prepare(sql::NEXT_SEAL).await?,
             companions,
         })

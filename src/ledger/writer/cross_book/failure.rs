@@ -155,7 +155,10 @@ fn fail(items: Vec<QueuedPosting>) {
 fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPosting> {
     match verdict {
         // The next transaction reads the head, or the key, under its lock.
-        BatchVerdict::Sealed(_) | BatchVerdict::Stale | BatchVerdict::KeyTaken => items,
+        BatchVerdict::Sealed(_)
+        | BatchVerdict::Stale
+        | BatchVerdict::KeyTaken
+        | BatchVerdict::Unsettled(_) => items,
         BatchVerdict::CompanionsRefused(refused) => {
             let mut again = Vec::new();
             for (index, item) in items.into_iter().enumerate() {

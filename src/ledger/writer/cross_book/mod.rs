@@ -4,7 +4,7 @@
 //! accounts and idempotency keys of the postings, and writes a batch to each book. The writer of each book then finds
 //! that the book contains a batch that the writer does not know, and reads the new transfers, in the same way as after
 //! a batch of another process. A refusal is final, because it is based on committed data and on postings of the same
-//! transaction.
+//! transaction, and because the idempotency keys of refused postings are looked up again.
 //!
 //! If the connection breaks before the commit was sent, nothing was written, and the postings are tried again. If it
 //! breaks later, the batch that follows the former head of a book shows whether the transaction was committed.
@@ -13,17 +13,18 @@ mod connection;
 mod failure;
 mod plan;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::connection::{CompanionRows, CrossBookConnection, Failure, LockedBooks};
 use self::plan::{CrossBookPlan, PlannedPosting, accounts_by_book};
 use super::failpoint::{Failpoints, InjectedFault, WriterStage};
-use super::idempotency::replay_reply;
+use super::idempotency::{StoredKey, replay_reply};
 use super::pipeline::companion_rows;
 use super::queue::{Admission, PostOutcome, QueuedPosting};
 use super::{Settings, WriterStop, columns::PostColumns};
@@ -71,6 +72,22 @@ impl Postings {
             item.answer(Err(refusal.into()));
         }
         self.next
+    }
+
+    fn refused_keys(&self) -> Vec<Uuid> {
+        let keys = self.refused.iter().filter_map(|(item, _)| item.posting.key);
+        keys.map(|key| key.hash).collect()
+    }
+
+    /// Replies to the refused postings that an earlier request with the same idempotency key has written.
+    fn replay(&mut self, stored: &HashMap<Uuid, StoredKey>) {
+        for (item, refusal) in std::mem::take(&mut self.refused) {
+            let stored = item.posting.key.and_then(|key| Some((key, stored.get(&key.hash)?)));
+            match stored {
+                Some((key, stored)) => item.answer(replay_reply(key, *stored)),
+                None => self.refused.push((item, refusal)),
+            }
+        }
     }
 
     /// All postings, in the order in which they are tried again.
@@ -163,6 +180,15 @@ impl CrossBookWriter {
         let mut plan = self.plan(items, locked, &mut postings);
         if self.hit(WriterStage::BooksLocked).await? {
             return self.reconnect(postings.into_items(), token).await;
+        }
+        let refused_keys = postings.refused_keys();
+        if !refused_keys.is_empty() {
+            match self.connection.late_keys(refused_keys).await {
+                Ok(keys) => postings.replay(&keys),
+                Err(failure) => {
+                    return self.settle_failure(postings.into_items(), failure, token).await;
+                }
+            }
         }
         if postings.accepted.is_empty() {
             if let Err(failure) = self.connection.roll_back().await {
