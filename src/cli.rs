@@ -59,7 +59,11 @@ pub enum Command {
     /// Serve the API and run the background work (the default).
     Serve,
     /// Migrate the database to this version, then exit.
-    Migrate,
+    Migrate {
+        /// Instead, distribute the books of a migrated ledger over the servers of its Citus cluster; needs a superuser.
+        #[arg(long)]
+        citus: bool,
+    },
     /// Recompute the whole ledger and compare the result with every stored row; exit with 1 if there is a fault.
     Verify {
         /// Earlier seals (the records that end committed batches), as SEQ:HASH, separated by commas. The command

@@ -95,7 +95,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let Cli { command, output, config } = cli;
     match command.unwrap_or(Command::Serve) {
         Command::Serve => serve(config).await,
-        Command::Migrate => migrate(config).await,
+        Command::Migrate { citus: false } => migrate(config).await,
+        Command::Migrate { citus: true } => {
+            with_database(&config, async |db, _| db.distribute().await).await
+        }
         Command::Verify { anchor } => verify(config, anchor, output).await,
         Command::Partition(command) => {
             with_database(&config, async |db, _| partition::cli::run(db, command, output).await)

@@ -32,6 +32,14 @@ pub async fn apply(db: &mut PgConnection) -> anyhow::Result<()> {
     }
 }
 
+/// Distributes the books of the ledger over the servers of a Citus cluster. A repeated call brings the distribution to
+/// the version of this program.
+pub async fn distribute(db: &mut PgConnection) -> anyhow::Result<()> {
+    sql::distribute(db)
+        .await
+        .context("the ledger could not be distributed; fix the cause and try again")
+}
+
 /// Replaces the checksums of migrations that were applied before their correction, so that they are not reported as
 /// altered.
 async fn accept_corrected(db: &mut PgConnection) -> anyhow::Result<()> {

@@ -205,6 +205,16 @@ impl Database {
         Self::prepare(connection).await
     }
 
+    /// Distributes the books of the ledger over the servers of the Citus cluster to which the database belongs.
+    pub async fn distribute(&self) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        connection.lock().await?;
+        migrations::distribute(&mut connection).await?;
+        connection.unlock().await?;
+        connection.close().await?;
+        Ok(())
+    }
+
     /// Returns an error unless the schema has the version of this program.
     pub async fn require_current(&self) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.options).await?;

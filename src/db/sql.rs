@@ -1,6 +1,6 @@
 //! SQL statements about the database itself.
 
-use sqlx::PgConnection;
+use sqlx::{Executor, PgConnection};
 use uuid::Uuid;
 
 use crate::error::Result;
@@ -38,6 +38,12 @@ pub(super) async fn is_distributed(db: &mut PgConnection) -> Result<bool, sqlx::
     )
     .fetch_one(db)
     .await
+}
+
+/// Distributes the tables of the ledger by book over the servers of the Citus cluster.
+pub(super) async fn distribute(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    db.execute(include_str!("distribute.sql")).await?;
+    Ok(())
 }
 
 /// Switches to the role of the application, if the role exists and the user may use it. The role has fewer rights than

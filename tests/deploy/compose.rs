@@ -21,7 +21,7 @@ pub fn parsed(path: &str) -> Value {
 }
 
 /// Replaces each `${NAME:-default}` by its default.
-fn with_defaults(value: &str) -> String {
+pub fn with_defaults(value: &str) -> String {
     let Some((before, rest)) = value.split_once("${") else { return value.to_owned() };
     let (variable, after) = rest.split_once('}').unwrap();
     let (_, default) = variable.split_once(":-").unwrap_or((variable, ""));
@@ -53,18 +53,20 @@ fn expanded(value: &str, known: &BTreeMap<String, String>) -> String {
 
 #[test]
 fn compose_and_manifests_run_the_same_images() {
-    let images: BTreeSet<String> = compose()["services"]
-        .as_object()
-        .unwrap()
-        .values()
-        .map(|service| with_defaults(text(&service["image"])))
-        .filter(|image| !image.contains("revwallet"))
-        .collect();
-    let manifests = overlay("demo");
-    for container in manifests.pods().iter().flat_map(crate::render::Pod::containers) {
-        let image = text(&container["image"]);
-        let is_own = image.starts_with("revwallet:");
-        assert!(is_own || images.contains(image), "{image} is not one of {images:?}");
+    let images = |compose: &Value| -> BTreeSet<String> {
+        let services = compose["services"].as_object().unwrap().values();
+        let images = services.filter_map(|service| service["image"].as_str()).map(with_defaults);
+        images.filter(|image| !image.contains("revwallet")).collect()
+    };
+    let plain = images(&compose());
+    let with_citus = &plain | &images(&parsed("docker-compose.citus.yml"));
+    for (name, images) in [("demo", plain), ("citus", with_citus)] {
+        let manifests = overlay(name);
+        for container in manifests.pods().iter().flat_map(crate::render::Pod::containers) {
+            let image = text(&container["image"]);
+            let is_own = image.starts_with("revwallet:");
+            assert!(is_own || images.contains(image), "{image} is not one of {images:?}");
+        }
     }
 }
 

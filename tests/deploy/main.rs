@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no public interface")]
 
+mod citus;
 mod compose;
 mod containers;
 mod database;

@@ -124,6 +124,25 @@ fn only_the_edge_is_reachable_from_outside() {
 }
 
 #[test]
+fn only_servers_of_the_cluster_reach_the_workers_of_citus() {
+    let manifests = overlay("citus");
+    let connections = &connections(&manifests, "Ingress") | &connections(&manifests, "Egress");
+    let is_worker = |pod: &str| pod == "StatefulSet citus-worker";
+    let of_workers: Vec<_> = connections
+        .iter()
+        .filter(|(from, to, port)| (is_worker(from) || is_worker(to)) && *port != 53)
+        .map(|(from, to, port)| (from.as_str(), to.as_str(), *port))
+        .collect();
+    assert_eq!(
+        of_workers,
+        [
+            ("StatefulSet citus-worker", "StatefulSet citus-worker", 5432),
+            ("StatefulSet revwallet-db", "StatefulSet citus-worker", 5432),
+        ]
+    );
+}
+
+#[test]
 fn only_worker_and_collector_connect_outside_the_namespace() {
     for (from, to, port) in connections(&overlay("demo"), "Egress") {
         if to != "*" || port == 53 {

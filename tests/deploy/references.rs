@@ -56,7 +56,7 @@ fn references(value: &Value, found: &mut Vec<(&'static str, String, Vec<String>)
 }
 
 /// Returns the keys of a ConfigMap or Secret.
-fn keys_of(manifests: &Manifests, kind: &str, name: &str) -> Option<Vec<String>> {
+pub fn keys_of(manifests: &Manifests, kind: &str, name: &str) -> Option<Vec<String>> {
     if kind == "Secret" && manifests.overlay.ends_with("production") {
         let (_, keys) = EXTERNAL_SECRETS.iter().find(|(known, _)| *known == name)?;
         return Some(keys.iter().map(|key| (*key).to_owned()).collect());
@@ -96,7 +96,7 @@ fn assert_mounts_match_volumes(spec: &Value, pod: &str) {
     let mut volumes: BTreeSet<&str> =
         list(&spec["volumes"]).iter().map(|volume| text(&volume["name"])).collect();
     let mut used = BTreeSet::new();
-    for container in list(&spec["containers"]) {
+    for container in [list(&spec["initContainers"]), list(&spec["containers"])].concat() {
         for mount in list(&container["volumeMounts"]) {
             used.insert(text(&mount["name"]));
         }
@@ -134,26 +134,28 @@ fn every_service_leads_to_a_pod_that_listens() {
 
 #[test]
 fn every_selector_matches_one_kind_of_pod() {
-    let manifests = overlay("demo");
-    let pods = manifests.pods();
-    for kind in ["Deployment", "StatefulSet", "PodDisruptionBudget"] {
-        for resource in manifests.of_kind(kind) {
-            let selector = &resource["spec"]["selector"];
-            let found = pods.iter().filter(|pod| pod.is_selected_by(selector)).count();
-            assert_eq!(found, 1, "{kind} {}", name(resource));
+    for overlay_name in OVERLAYS {
+        let manifests = overlay(overlay_name);
+        let pods = manifests.pods();
+        for kind in ["Deployment", "StatefulSet", "PodDisruptionBudget"] {
+            for resource in manifests.of_kind(kind) {
+                let selector = &resource["spec"]["selector"];
+                let found = pods.iter().filter(|pod| pod.is_selected_by(selector)).count();
+                assert_eq!(found, 1, "{kind} {}", name(resource));
+            }
         }
-    }
-    for scaler in manifests.of_kind("HorizontalPodAutoscaler") {
-        let target = &scaler["spec"]["scaleTargetRef"];
-        assert!(manifests.find(text(&target["kind"]), text(&target["name"])).is_some());
-    }
-    for set in manifests.of_kind("StatefulSet") {
-        assert!(manifests.find("Service", text(&set["spec"]["serviceName"])).is_some());
-    }
-    for binding in manifests.of_kind("RoleBinding") {
-        assert!(manifests.find("Role", text(&binding["roleRef"]["name"])).is_some());
-        let subject = &binding["subjects"][0];
-        assert!(manifests.find("ServiceAccount", text(&subject["name"])).is_some());
+        for scaler in manifests.of_kind("HorizontalPodAutoscaler") {
+            let target = &scaler["spec"]["scaleTargetRef"];
+            assert!(manifests.find(text(&target["kind"]), text(&target["name"])).is_some());
+        }
+        for set in manifests.of_kind("StatefulSet") {
+            assert!(manifests.find("Service", text(&set["spec"]["serviceName"])).is_some());
+        }
+        for binding in manifests.of_kind("RoleBinding") {
+            assert!(manifests.find("Role", text(&binding["roleRef"]["name"])).is_some());
+            let subject = &binding["subjects"][0];
+            assert!(manifests.find("ServiceAccount", text(&subject["name"])).is_some());
+        }
     }
 }
 
@@ -262,8 +264,10 @@ fn secrets_exist_only_in_the_demo() {
     assert_eq!(production.of_kind("Secret").count(), 0);
 
     // Production contains no value of the demo.
-    let demo: BTreeSet<String> = overlay("demo")
-        .of_kind("Secret")
+    let demo: BTreeSet<String> = ["demo", "citus"]
+        .map(overlay)
+        .iter()
+        .flat_map(|manifests| manifests.of_kind("Secret"))
         .flat_map(|secret| secret["data"].as_object().unwrap().values().cloned())
         .map(|value| text(&value).to_owned())
         .collect();

@@ -10,7 +10,7 @@ use crate::{bash, root, tools};
 /// Kubernetes version of the nodes in `kind/cluster.yaml`.
 const KUBERNETES_VERSION: &str = "1.37.0";
 
-pub const OVERLAYS: [&str; 2] = ["demo", "production"];
+pub const OVERLAYS: [&str; 3] = ["demo", "citus", "production"];
 
 /// Resources of an overlay.
 #[derive(Clone)]

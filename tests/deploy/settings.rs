@@ -36,7 +36,8 @@ fn secret_file() -> std::path::PathBuf {
 }
 
 /// Asserts that a path is the key of a mounted secret.
-fn assert_mounted(overlay: &str, spec: &Value, container: &Value, path: &str) {
+fn assert_mounted(manifests: &Manifests, spec: &Value, container: &Value, path: &str) {
+    let overlay = &manifests.overlay;
     let (folder, key) = path.rsplit_once('/').unwrap();
     let mounts = list(&container["volumeMounts"]);
     let mount = mounts.iter().find(|mount| mount["mountPath"] == folder);
@@ -48,12 +49,8 @@ fn assert_mounted(overlay: &str, spec: &Value, container: &Value, path: &str) {
         .filter_map(Value::as_str)
         .collect();
     let has_key = |name: &&str| {
-        let name = name
-            .rsplit_once('-')
-            .filter(|(_, hash)| hash.len() == 10)
-            .map_or(*name, |(name, _)| name);
-        let keys = crate::references::EXTERNAL_SECRETS.iter().find(|(known, _)| *known == name);
-        keys.is_some_and(|(_, keys)| keys.contains(&key))
+        let keys = crate::references::keys_of(manifests, "Secret", name);
+        keys.is_some_and(|keys| keys.iter().any(|known| known == key))
     };
     assert!(secrets.iter().any(has_key), "{overlay}: none of {secrets:?} has {key}");
 }
@@ -81,7 +78,7 @@ fn programs(manifests: &Manifests) -> Vec<(String, u64, Cli)> {
                 let flag = setting.get_long().unwrap();
                 match value {
                     Some(path) if variable.ends_with("_FILE") => {
-                        assert_mounted(&manifests.overlay, pod.spec, container, &path);
+                        assert_mounted(manifests, pod.spec, container, &path);
                         arguments.push(format!("--{flag}={}", secret_file().display()));
                     }
                     Some(value) if setting.get_action().takes_values() => {
@@ -98,7 +95,9 @@ fn programs(manifests: &Manifests) -> Vec<(String, u64, Cli)> {
             found.push((pod.name.clone(), grace, cli));
         }
     }
-    assert_eq!(found.len(), 3, "expected the migration, the API and the worker");
+    // On Citus, a second migration distributes the books.
+    let count = if manifests.overlay.ends_with("citus") { 4 } else { 3 };
+    assert_eq!(found.len(), count, "expected the migration, the API and the worker");
     found
 }
 
@@ -157,15 +156,22 @@ fn access_is_closed_in_production() {
 
 #[test]
 fn the_database_allows_the_connections_of_a_rolling_update() {
-    let manifests = overlay("demo");
+    for name in ["demo", "citus"] {
+        assert_enough_connections(&overlay(name));
+    }
+}
+
+fn assert_enough_connections(manifests: &Manifests) {
     let connections_of = |part: &str| {
-        let (_, _, cli) = programs(&manifests)
+        let (_, _, cli) = programs(manifests)
             .into_iter()
             .find(|(pod, ..)| pod == &format!("Deployment revwallet-{part}"))
             .unwrap();
         // The writer, the listener and the election of the leader have one connection each; background work has four
-        // more.
-        u64::from(cli.config.database.database_connections_max) + if part == "api" { 3 } else { 7 }
+        // more. Several books have a writer each, and a connection for the transfers between them.
+        let books = cli.config.ledger.books.map_or(0, |books| u64::try_from(books).unwrap());
+        let others = if part == "api" { 3 } else { 7 };
+        u64::from(cli.config.database.database_connections_max) + others + books
     };
     let scaler = manifests.find("HorizontalPodAutoscaler", "revwallet-api").unwrap();
     let apis = scaler["spec"]["maxReplicas"].as_u64().unwrap();

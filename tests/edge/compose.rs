@@ -166,7 +166,12 @@ fn the_compose_file_contains_no_secret() {
 #[test]
 fn every_mounted_path_exists() {
     let mut count = 0;
-    for file in ["docker-compose.yml", "docker-compose.dev.yml", "docker-compose.tls.yml"] {
+    for file in [
+        "docker-compose.yml",
+        "docker-compose.dev.yml",
+        "docker-compose.tls.yml",
+        "docker-compose.citus.yml",
+    ] {
         let compose = yaml(file);
         for (name, service) in services(&compose) {
             for volume in texts(&service["volumes"]) {
@@ -371,6 +376,7 @@ fn compose_accepts_every_combination_of_files() {
         vec!["docker-compose.yml", "docker-compose.dev.yml"],
         vec!["docker-compose.yml", "docker-compose.tls.yml"],
         vec!["docker-compose.yml", "docker-compose.backup.yml"],
+        vec!["docker-compose.yml", "docker-compose.citus.yml"],
     ] {
         // The JSON schema of the Compose specification.
         let script = format!(

@@ -45,7 +45,7 @@ async fn book_of_another_worker(database: &Database, count: i32) -> i32 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn crashes_of_workers_lose_and_double_nothing() {
+async fn crashes_of_servers_lose_and_double_nothing() {
     if is_skipped() {
         return;
     }
@@ -82,7 +82,7 @@ async fn crashes_of_workers_lose_and_double_nothing() {
     let crashes = async {
         for count in 0..CRASHES_MAX {
             tokio::time::sleep(Duration::from_millis(700)).await;
-            postgres::crash_worker(count % 2).await;
+            postgres::crash_server(count % 3).await;
         }
     };
     let retries = tokio::select! {

@@ -139,11 +139,12 @@ pub fn pipelined(url: &str) -> Pipelined {
     options
 }
 
-/// Kills a server process of a worker. Its Postgres then ends all sessions, and recovers from its write-ahead log.
-pub async fn crash_worker(index: usize) {
-    let worker = &server().workers[index];
-    // The worker may not have recovered from the last crash.
-    let Ok(mut session) = PgConnection::connect_with(&worker.options).await else { return };
+/// Kills a session's process on a server of the Citus cluster: the coordinator is server 0, then come the two workers.
+/// Postgres then ends all sessions of the server, and recovers from its write-ahead log.
+pub async fn crash_server(index: usize) {
+    let node = server().nodes().nth(index).unwrap();
+    // The server may not have recovered from the last crash.
+    let Ok(mut session) = PgConnection::connect_with(&node.options).await else { return };
     let process: i32 =
         sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut session).await.unwrap();
     let killed = Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
@@ -197,7 +198,6 @@ async fn start_node(has_citus: bool) -> (Node, Embedded) {
             ("shared_preload_libraries", "citus"),
             ("max_prepared_transactions", "900"),
             ("citus.shard_count", "4"),
-            ("citus.enable_unsafe_triggers", "on"),
             ("citus.node_conninfo", "sslmode=prefer"),
             ("citus.recover_2pc_interval", "1s"),
         ]);
@@ -231,7 +231,7 @@ async fn create_template(server: &Server, is_distributed: bool) {
     migrations::apply(&mut template).await.unwrap();
     jobs::migrate(&server.coordinator.options.clone().database(TEMPLATE)).await.unwrap();
     if is_distributed {
-        template.execute(include_str!("citus.sql")).await.unwrap();
+        migrations::distribute(&mut template).await.unwrap();
     }
     if let Ok(books) = std::env::var("REVWALLET_TEST_BOOKS") {
         let create = format!("select ledger.create_books({books}, 100000000)");
