@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::Instant;
 
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+
 use super::*;
 use crate::harness::{eventually_within, postgres};
 
@@ -42,6 +44,111 @@ async fn book_of_another_worker(database: &Database, count: i32) -> i32 {
     .fetch_one(&mut database.connect().await)
     .await
     .unwrap()
+}
+
+/// The table on a worker that stores the idempotency keys.
+struct KeyTable {
+    worker: PgConnection,
+    name: String,
+    /// The number by which Citus knows the worker.
+    group: i32,
+}
+
+impl KeyTable {
+    async fn open(database: &Database) -> Self {
+        let (host, group, shard): (String, i32, i64) = sqlx::query_as(
+            "select p.nodename, n.groupid, p.shardid
+            from pg_dist_shard_placement p
+            join pg_dist_node n using (nodename, nodeport)
+            where p.shardid = get_shard_id_for_distribution_column('ledger.posting', 1)",
+        )
+        .fetch_one(&mut database.connect().await)
+        .await
+        .unwrap();
+        let worker = database.connect_to_worker(&host).await;
+        Self { worker, name: format!("ledger.posting_{shard}"), group }
+    }
+
+    async fn execute(&mut self, statement: &str) {
+        let statement = statement.replace("{keys}", &self.name);
+        self.worker.execute(AssertSqlSafe(statement)).await.unwrap();
+    }
+
+    /// Runs an insert as part of a transaction whose coordinator fails before it ends the transaction on the worker.
+    async fn interrupt(&mut self, insert: &str, transaction: u32) {
+        let prepare = format!("prepare transaction 'citus_0_1_{transaction}_1'");
+        self.execute(&format!("begin; {insert}; {prepare}")).await;
+    }
+
+    /// Records at the coordinator that it has committed an interrupted transaction.
+    async fn record_commit(&self, database: &Database, transaction: u32) {
+        let group = self.group;
+        let record = format!(
+            "insert into pg_dist_transaction (groupid, gid) values ({group}, 'citus_0_1_{transaction}_1')"
+        );
+        database.execute(&record).await;
+    }
+}
+
+#[tokio::test]
+async fn interrupted_commits_are_completed_and_other_interrupted_transactions_rolled_back() {
+    if is_skipped() {
+        return;
+    }
+    let database = books(2).await;
+    let mut keys = KeyTable::open(&database).await;
+    for n in [901, 902] {
+        let id = Uuid::from_u128(n);
+        let insert = format!("insert into {{keys}} values ({n}, {n}, '{id}', '{id}', 1)");
+        keys.interrupt(&insert, u32::try_from(n).unwrap()).await;
+    }
+    keys.record_commit(&database, 901).await;
+
+    database.execute("select ledger.complete_commits()").await;
+
+    let mut db = database.connect().await;
+    let stored: Vec<i64> = sqlx::query_scalar("select first_seq from ledger.posting")
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
+    assert_eq!(stored, [901]);
+    let open = "select count(*) from pg_prepared_xacts where database = current_database()";
+    let open: i64 = sqlx::query_scalar(open).fetch_one(&mut keys.worker).await.unwrap();
+    assert_eq!(open, 0);
+    drop((db, keys));
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_posting_is_not_refused_while_the_commit_of_its_key_is_open() {
+    if is_skipped() {
+        return;
+    }
+    let database = books(2).await;
+    let process = Process::start(&database, 2).await;
+    let payer = customer(1, 1);
+    process.open(&[payer]).await;
+    process.deposit(payer, 10).await;
+    let payout = || keyed(1, 7, pay(TransferKind::Withdrawal, payer, world(), 10));
+    let first = process.ledger.post(payout()).await.unwrap();
+    process.stop().await;
+
+    let mut keys = KeyTable::open(&database).await;
+    keys.execute("create table saved as select * from {keys}").await;
+    keys.execute("alter table {keys} disable trigger all; delete from {keys}").await;
+    keys.execute("alter table {keys} enable trigger all").await;
+    keys.interrupt("insert into {keys} select * from saved", 903).await;
+    keys.record_commit(&database, 903).await;
+    // This process has not seen the first posting, so it finds that the money does not suffice.
+    let process = Process::start(&database, 2).await;
+    let again = process.ledger.post(payout()).await.unwrap();
+
+    assert!(again.replayed);
+    assert_eq!(again.first_seq, first.first_seq);
+    process.stop().await;
+    drop(keys);
+    assert_verified(&database).await;
+    database.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

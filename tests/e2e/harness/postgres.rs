@@ -46,6 +46,12 @@ impl Database {
         Self { name, url }
     }
 
+    /// Opens a connection to a server of the Citus cluster.
+    pub async fn connect_to_worker(&self, host: &str) -> PgConnection {
+        let worker = server().workers.iter().find(|worker| worker.host() == host);
+        worker.unwrap().connect(&self.name).await
+    }
+
     /// Opens a connection of its own, outside of the app's pool.
     pub async fn connect(&self) -> PgConnection {
         server().coordinator.connect(&self.name).await
