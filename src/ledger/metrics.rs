@@ -96,7 +96,9 @@ pub(super) fn preregister(metrics: &Metrics) {
             metrics.wallet_ledger_transfers_total.preregister([kind.name(), outcome]);
         }
     }
-    for outcome in ["sealed", "stale", "key_taken", "companion", "unavailable", "faulty"] {
+    let outcomes =
+        ["sealed", "stale", "key_taken", "companion", "unavailable", "faulty", "unsettled"];
+    for outcome in outcomes {
         metrics.wallet_ledger_batches_total.preregister([outcome]);
     }
     for outcome in ["won", "lost"] {

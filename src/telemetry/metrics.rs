@@ -152,7 +152,8 @@ metrics! {
     histogram wallet_ledger_batch_size in COUNTS;
     /// Batches of postings, by outcome: sealed (committed), stale (another batch was committed first), key taken (an
     /// idempotency key was used before), companion (another module refused its part of the transaction),
-    /// unavailable (the database cannot write now), or faulty (a bug).
+    /// unavailable (the database cannot write now), faulty (a bug), or unsettled (sent again, because the outcome of an
+    /// earlier attempt is not known).
     counter wallet_ledger_batches_total {outcome};
     /// Batches that two processes tried to append to the ledger at the same time, by outcome for this process: won or
     /// lost.
