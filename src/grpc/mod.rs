@@ -107,10 +107,10 @@ where
         .layer(axum::middleware::from_fn(check_request))
 }
 
-/// Refuses a request whose content type is not a gRPC type. The gRPC library (tonic) does not check the type, and
-/// browsers let web pages of other sites send requests with some types, such as `text/plain`. Also drops the trailers
-/// of the request, because tonic would let them replace headers, such as the credential or the client address that the
-/// edge proxy has written.
+/// Refuses a request whose content type is not a gRPC type. The gRPC library (tonic) does not check the content type,
+/// and browsers let pages of any website send requests with certain types, such as `text/plain`. Also drops the
+/// trailers of the request, because tonic would let them replace headers, such as the credential or the client address
+/// that the edge proxy has written.
 async fn check_request(request: Request, next: Next) -> Response {
     let context = request.extensions().get::<RequestContext>();
     let is_call = context.is_some_and(|context| context.rpc().is_some());

@@ -1,4 +1,4 @@
-//! Checks whether a client can continue from a position of an earlier connection without missing an event.
+//! Checks whether a client that reconnects can continue from its last position without missing an event.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -57,9 +57,9 @@ impl Hub {
     /// Parses the position from which a client wants to continue. Returns [`Error::Unrecoverable`] if the client would
     /// miss events, because they were deleted or lost.
     pub(super) async fn continuation(&self, after: &str) -> Result<BookPosition> {
-        let position = after
-            .parse::<BookPosition>()
-            .map_err(|_| Error::field("/after", "is not a position: take it from Book-Position"))?;
+        let position = after.parse::<BookPosition>().map_err(|_| {
+            Error::field("/after", "is not a position: send the value of the header Book-Position")
+        })?;
         let books = self.tail().books();
         if i32::try_from(position.books.len()).is_ok_and(|count| count > books) {
             // Another process has created a book, which this process does not follow.

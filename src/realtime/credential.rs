@@ -1,4 +1,4 @@
-//! Credentials on which connections depend: a connection loses its rights when its credential is revoked.
+//! Revocation of credentials: a connection loses its rights when its credential is revoked.
 //!
 //! A connection first registers with the hub, which notifies it of later revocations. Then the credential is checked
 //! again, because it may have been revoked before the registration. The second check is skipped if the hub has read no
@@ -66,7 +66,7 @@ impl Realtime {
 
 impl Hub {
     /// Registers a connection and its credential, so that the hub notifies the connection if the credential is revoked.
-    /// Returns a time: every revocation that the connection may have missed was committed before this time.
+    /// Returns a time before which every revocation that the connection may have missed was committed.
     pub(super) async fn watch_credential(
         &self,
         credential: Credential,

@@ -106,7 +106,7 @@ impl Delivery {
             FrameFormat::Event if after == self.position => {
                 Some(self.event.get_or_init(|| self.encode_event(&after)).clone())
             }
-            // In the other source, the subscriber is ahead of this process, because it was connected to another process
+            // The subscriber is ahead of this process in one of the two sources, because another process served it
             // before.
             FrameFormat::Event => Some(self.encode_event(&after)),
         };

@@ -19,7 +19,7 @@ pub struct NewEvent<'a> {
     #[serde(rename = "type")]
     pub kind: &'a str,
     pub data: &'a RawValue,
-    /// Text of the event for clients that receive `new_message` frames, which contain only a text.
+    /// Text of the event for clients that receive `new_message` frames, which contain only text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<&'a str>,
     /// Id of the player that the event is about.
@@ -30,8 +30,8 @@ pub struct NewEvent<'a> {
     pub trace: Option<Uuid>,
 }
 
-/// JSON object that the event table stores as the body of an event. If a stored body does not have this form, the whole
-/// body is the data of the event, and the type of the event is derived from its topic.
+/// Body of an event in the event table, as a JSON object. If a stored body has a different form, the whole body is the
+/// data of the event, and the type of the event is derived from its topic.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(rename = "type", borrow)]

@@ -45,7 +45,7 @@ pub trait Feed: Send + Sync + 'static {
     /// Returns the topic with this name or alias, or `None` if the feed does not define such a topic.
     fn topic(&self, name: &str) -> Option<Topic>;
 
-    /// Returns an error unless the caller may read the topic.
+    /// Returns an error unless the caller may subscribe to the topic.
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>>;
 
     /// Returns the accounts of a topic that was declared with [`TopicTransfers::OfFoundAccounts`].

@@ -165,7 +165,7 @@ impl Hub {
         let Readers { mut books, mut events } = self.open_readers().await?;
         self.is_following.send_replace(true);
         loop {
-            // The first of several ready books is read, so each is the first in turn.
+            // If several books are ready, the first is read. The rotation lets each book be first in turn.
             books.rotate_left(1);
             let next = select_all(books.iter_mut().map(|book| Box::pin(book.next())));
             tokio::select! {

@@ -62,8 +62,8 @@ pub struct Message {
     /// Type of the event, such as `transfer.deposit`.
     pub kind: Cow<'static, str>,
     pub data: Box<RawValue>,
-    /// Text of the event for clients that receive `new_message` frames, which contain only a text. Without a text,
-    /// these clients do not receive the event.
+    /// Text of the event for clients that receive `new_message` frames, which contain only text. If it is `None`, these
+    /// clients do not receive the event.
     pub text: Option<String>,
     /// Id of the player that the event is about. Clients can limit a subscription to the events about a player.
     pub player: Option<String>,

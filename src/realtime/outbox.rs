@@ -85,7 +85,7 @@ impl Outbox {
         }
         let bytes = frame.len() + ENTRY_BYTES;
         if !queue.frames.is_empty() && queue.bytes + bytes > self.bytes_max {
-            // A replay can fill the queue, too, so the time is not only noted when a subscription falls behind.
+            // The time is noted here too, because a replay can fill the queue while no live subscription falls behind.
             queue.full_since.get_or_insert_with(Instant::now);
             return Pushed::Full;
         }
@@ -236,7 +236,7 @@ mod tests {
         outbox.take(1, &mut taken);
         assert_eq!(taken.len(), 1);
         assert_eq!(outbox.total_bytes.load(Ordering::Relaxed), 0);
-        // An event that is larger than the limit of the queue must also be deliverable.
+        // An event that is larger than the limit of the queue must be deliverable, too.
         assert_eq!(outbox.push("x".repeat(5_000).into(), event(1)), Pushed::Queued);
     }
 

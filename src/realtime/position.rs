@@ -1,8 +1,8 @@
 //! Positions in the ledger and in the event table. Clients get positions as text, in the header `Book-Position` and in
 //! events.
 //!
-//! The text is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`, with a pair of `<seq>.<batch>` for each book. For responses to
-//! reads, the SQL function `ledger.position` creates the text. Clients must not interpret the text.
+//! The text is `p1.<epoch>.<seq>.<batch>.<xid>.<event>`, with a pair of `<seq>.<batch>` for each book. In responses to
+//! reads, the text comes from the SQL function `ledger.position`. Clients must treat the text as opaque.
 
 use std::fmt;
 use std::str::FromStr;

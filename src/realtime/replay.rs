@@ -16,7 +16,7 @@ use crate::ledger::account::AccountId;
 use crate::ledger::book::{FIRST_BOOK, book_of_account};
 use crate::ledger::tail::{SealedRow, events_of_topic, rows_of_accounts, sealed_rows};
 
-/// Maximum number of ledger rows of a book that are read from the database at once. The same limit applies to events.
+/// Maximum number of rows that a single query reads from a book of the ledger, or from the event table.
 const PAGE_MAX: i64 = 250;
 
 /// Result of a replay.
@@ -84,8 +84,8 @@ impl Hub {
         }
     }
 
-    /// Reads the events of a topic from `after` to `until`, but stops early when they have more bytes than a topic
-    /// keeps in memory.
+    /// Reads the events of a topic after `after`, up to `until`. Stops early once the events read so far have more than
+    /// [`RECENT_BYTES_MAX`] bytes.
     async fn read_pages(
         &self,
         topic: &Topic,
@@ -105,7 +105,8 @@ impl Hub {
     }
 
     /// Returns the accounts of a topic that was declared with [`TopicTransfers::OfFoundAccounts`], and an empty list
-    /// for other topics. The feed looks the accounts up at each call, so no account of a delivered transfer is missing.
+    /// for other topics. The feed looks up the accounts at each call, so that no account of a delivered transfer is
+    /// missing.
     async fn found_accounts(&self, topic: &Topic) -> Result<Vec<AccountId>> {
         match (&topic.transfers, self.topic(&topic.name)) {
             (TopicTransfers::OfFoundAccounts, Some((_, feed))) => feed.accounts(topic).await,

@@ -86,7 +86,7 @@ impl Realtime {
             _permit: permit,
         };
         self.metrics.wallet_ws_subscriptions.increment(1.0);
-        // From here on, dropping `watch` ends the subscription, also if one of the next steps fails.
+        // From here on, dropping `watch` ends the subscription, even if one of the next steps fails.
         if let Some(presented) = &watch.watcher.presented {
             let caller = &watch.watcher.caller;
             let now = self.register_credential(&watch.outbox, caller, presented).await?;

@@ -1,5 +1,5 @@
-//! Calls that the steps of a saga make to other systems. The engine does not rely on the response to a call. Each call
-//! has a reference, by which the engine asks the other system for the outcome.
+//! Calls that the steps of a saga make to external systems. The engine does not rely on the response to a call: it asks
+//! the external system for the outcome, by the reference of the call.
 
 use std::future::Future;
 
@@ -10,13 +10,13 @@ use super::handler::{Call, CallOutcome, SagaHandler, StepAction};
 use super::{Sagas, SagasParts};
 use crate::error::Result;
 
-/// Outcome of an attempt at a call to another system.
+/// Outcome of an attempt at a call to an external system.
 #[derive(Debug)]
 pub(super) enum Answer {
     Done(Box<RawValue>),
-    /// The other system refused the call, so the call will never take effect.
+    /// The external system refused the call, so the call will never take effect.
     Refused(String),
-    /// The outcome is not known yet; another attempt may find it.
+    /// The outcome is not known yet; the next attempt asks for it again.
     Later(String),
     /// The last attempt, or an attempt to cancel the call, did not reveal the outcome.
     Unknown(String),
@@ -27,14 +27,14 @@ pub(super) enum Answer {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     pub number: i32,
-    /// Whether this attempt is certainly the first: no worker can have sent the call to the other system before.
+    /// Whether no worker can have sent this call before.
     pub is_first: bool,
     /// Whether the deadline of the saga has passed.
     pub is_late: bool,
 }
 
 impl<H: SagaHandler> Sagas<H> {
-    /// Makes a call to another system, unless an earlier attempt has made it, and asks for its outcome.
+    /// Makes a call to an external system, unless an earlier attempt has made it, and asks for its outcome.
     pub(super) async fn ask(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
         let is_last = attempt.number >= self.settings.attempts_max;
         let is_late = attempt.is_late && call.action == StepAction::Do;
@@ -50,7 +50,9 @@ impl<H: SagaHandler> Sagas<H> {
                 Ok(CallOutcome::Pending | CallOutcome::Absent) if is_late => {
                     self.cancel(call, attempt).await
                 }
-                Ok(CallOutcome::Pending) => Answer::Later("it is still in progress".to_owned()),
+                Ok(CallOutcome::Pending) => {
+                    Answer::Later("the call is still in progress".to_owned())
+                }
                 Ok(CallOutcome::Absent) if has_submitted && is_last => {
                     self.cancel(call, attempt).await
                 }
@@ -73,12 +75,12 @@ impl<H: SagaHandler> Sagas<H> {
             tracing::debug!(
                 saga.step = call.step.name,
                 error.message = why,
-                "a call to another system failed; the worker now asks that system whether the call took effect"
+                "a call to an external system failed; the worker now asks the system whether the call took effect"
             );
         }
     }
 
-    /// Asks the other system to cancel a call. If the call has taken effect already, returns its result.
+    /// Asks the external system to cancel a call. If the call has already taken effect, returns its result.
     async fn cancel(&self, call: &Call<'_>, attempt: Attempt) -> Answer {
         match self.traced("cancel", call, self.handler.cancel(call)).await {
             Ok(CallOutcome::Done(answer)) => Answer::Done(answer),
@@ -88,7 +90,7 @@ impl<H: SagaHandler> Sagas<H> {
                 format!("given up after {} attempts", attempt.number)
             }),
             Ok(CallOutcome::Pending | CallOutcome::Absent) => {
-                Answer::Unknown("it was neither done nor canceled".to_owned())
+                Answer::Unknown("the call has neither taken effect nor been canceled".to_owned())
             }
             Err(why) => Answer::Unknown(why),
         }
@@ -96,7 +98,7 @@ impl<H: SagaHandler> Sagas<H> {
 }
 
 impl<H> SagasParts<H> {
-    /// Runs a request to another system within its own tracing span.
+    /// Sends a request to an external system within a tracing span.
     async fn traced<T>(
         &self,
         operation: &'static str,
@@ -113,14 +115,14 @@ impl<H> SagasParts<H> {
         self.in_time(request).instrument(span).await
     }
 
-    /// Runs a call with the timeout from the settings. Returns errors as text.
+    /// Awaits a call, but at most for the call timeout from the settings. Returns errors as text.
     pub(super) async fn in_time<T>(
         &self,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T, String> {
         match tokio::time::timeout(self.settings.call_timeout, call).await {
             Ok(answer) => answer.map_err(|error| error.into_cause().to_string()),
-            Err(_) => Err(format!("no answer within {:?}", self.settings.call_timeout)),
+            Err(_) => Err(format!("no response within {:?}", self.settings.call_timeout)),
         }
     }
 }

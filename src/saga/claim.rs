@@ -23,12 +23,12 @@ pub(super) struct Claim {
     pub state: SagaState,
     pub input: Box<RawValue>,
     pub is_late: bool,
-    /// Reason why the saga is being undone.
+    /// Reason for the state of the saga, such as why it waits or is being undone; `None` if there is none.
     pub reason: Option<String>,
     pub step: usize,
     pub action: StepAction,
     pub attempt: i32,
-    /// Whether the call of this step is certainly new: no worker can have sent it to the other system before.
+    /// Whether no worker can have sent the call of this step before.
     pub is_first: bool,
     pub round: i16,
     pub result: Option<Box<RawValue>>,

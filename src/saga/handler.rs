@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::ids::{SagaId, TransferId, UserId};
 use crate::ledger::companion::Companion;
 
-/// Direction in which a step runs: it is done, or it is undone after a failure.
+/// Whether a step is to be done, or to be undone after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepAction {
     Do,
@@ -27,18 +27,18 @@ impl StepAction {
     }
 }
 
-/// A step of a saga that is to be done or undone, with the facts that the handler needs.
+/// A step of a saga that is to be done or undone, with the data that the handler needs.
 #[derive(Debug)]
 pub struct Call<'a> {
     pub saga: SagaId,
     pub owner: UserId,
     pub step: &'static StepDefinition,
     pub action: StepAction,
-    /// Reference by which the called system identifies this call; the same in every attempt.
+    /// Reference by which the external system identifies this call; the same in every attempt.
     pub reference: String,
-    /// Facts that the steps need, stored when the saga was created.
+    /// Data that the steps need, stored when the saga was created.
     pub input: &'a RawValue,
-    /// For an undo: the result that the called system reported when the step was done.
+    /// For an undo: the result that the external system reported when the step was done.
     pub result: Option<&'a RawValue>,
     /// For an undo: whether the transfers of the step are in the ledger.
     pub is_booked: bool,
@@ -46,16 +46,16 @@ pub struct Call<'a> {
     pub trace: Option<Uuid>,
 }
 
-/// Outcome of a call, as the called system reports it when the engine asks for it.
+/// Outcome of a call, as the external system reports it when the engine asks for it.
 #[derive(Debug)]
 pub enum CallOutcome {
     /// The call took effect exactly once, with this result.
     Done(Box<RawValue>),
     /// The call will never take effect.
     Refused(String),
-    /// The called system has accepted the call, which may still take effect.
+    /// The external system has accepted the call, which may still take effect.
     Pending,
-    /// The called system does not know the reference, because the call has not arrived.
+    /// The external system does not know the reference, because the call has not arrived.
     Absent,
 }
 
@@ -64,9 +64,9 @@ pub enum CallOutcome {
 pub enum Booked {
     /// The ledger has recorded the step. Contains the transfer of the step, or `None` if the step moves no money.
     Done(Option<TransferId>),
-    /// The ledger refused the transfers for now. Contains the reason.
+    /// The ledger refused the transfers, but may accept them later. Contains the reason.
     Waiting(String),
-    /// Another worker has claimed the saga meanwhile, so the ledger has changed nothing.
+    /// Another worker has claimed the saga in the meantime, so the ledger has changed nothing.
     Overtaken,
 }
 
@@ -79,33 +79,33 @@ pub struct Ended<'a> {
     /// Reason why the saga failed.
     pub reason: Option<&'a str>,
     pub input: &'a RawValue,
-    /// Identifier of this notification; the same in every attempt, so that a recipient can recognize a repetition.
+    /// Identifier of this notification; the same in every attempt, so that the recipient can recognize a duplicate.
     pub reference: Uuid,
 }
 
 /// The calls and postings that a module implements so that the engine can run its sagas.
 ///
-/// The called system must treat a reference as an idempotency key: however often and however late a call arrives, it
-/// takes effect at most once, and never after the called system has responded to `cancel` with
+/// The external system must treat a reference as an idempotency key. However often and however late a call arrives, it
+/// takes effect at most once, and never after the external system has responded to `cancel` with
 /// [`CallOutcome::Refused`].
 pub trait SagaHandler: Send + Sync + 'static {
     /// Returns every definition under which a saga may still be running, including old versions.
     fn definitions() -> &'static [Definition];
 
-    /// Sends a call to another system. The engine learns the outcome from `find`, not from the response.
+    /// Sends a call to an external system. The engine learns the outcome from `find`, not from the response.
     fn submit(&self, call: &Call<'_>) -> impl Future<Output = Result<()>> + Send;
 
-    /// Asks the called system for the outcome of the call with this reference. After an error, the outcome is still
+    /// Asks the external system for the outcome of the call with this reference. After an error, the outcome is still
     /// unknown.
     fn find(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
-    /// Asks the called system to refuse the call from now on, unless the call has taken effect.
+    /// Asks the external system to refuse the call from now on, unless the call has already taken effect.
     fn cancel(&self, call: &Call<'_>) -> impl Future<Output = Result<CallOutcome>> + Send;
 
     /// Writes the transfers of a step to the ledger, as a posting. `answer` is the result of the call, if the step
-    /// calls another system. The function `settle` creates the SQL statement that advances the saga in the same
-    /// transaction as the posting. Its argument is the index, within the posting, of the movement of money (leg) that
-    /// the saga records as the transfer of the step.
+    /// calls an external system. The function `settle` creates the SQL statement that advances the saga in the same
+    /// transaction as the posting. The argument of `settle` selects the movement of money (leg) that the saga records
+    /// as the transfer of the step, by its index within the posting.
     fn book<'a>(
         &'a self,
         call: &'a Call<'_>,

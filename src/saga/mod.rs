@@ -1,5 +1,5 @@
-//! Sagas: sequences of steps that move money in the ledger or call other systems. If a step fails permanently, the
-//! engine undoes the steps before it in reverse.
+//! Sagas: sequences of steps that move money in the ledger or call external systems. If a step fails permanently, the
+//! engine undoes the earlier steps in reverse order.
 //!
 //! | part | does |
 //! |---|---|
@@ -10,15 +10,15 @@
 //! | [`worker`] | claims the sagas that are due, and runs each in its own task |
 //! | [`claim`] | a saga that a worker has claimed, with its current step |
 //! | [`steps`] | runs a claimed saga: does or undoes its steps, and writes them to the ledger |
-//! | [`setback`] | records why a step did not succeed: it is given up, retried, waiting or stuck, or its outcome is unknown |
-//! | [`notification`] | notifies the owner that the saga has ended |
-//! | [`calls`] | calls to other systems; the engine finds the outcome of a call by its reference |
+//! | [`setback`] | records that a step is given up, retried, waiting or stuck, or that its outcome is unknown |
+//! | [`notification`] | notifies the owner of a saga that the saga has ended |
+//! | [`calls`] | makes calls to external systems, and asks for their outcomes |
 //! | [`operator`] | commands of operators: approve, retry, skip, abort and resolve |
 //!
 //! A single transaction writes the transfers of a step, the result of the step, and the new state of the saga. A worker
 //! claims a saga with a lease and a fencing token. Each write names the token, so a worker that has lost its lease
-//! changes nothing. Before a worker calls another system, the database records that the call may have been made. If the
-//! worker then dies, the next worker asks the other system for the outcome before it calls again.
+//! changes nothing. Before a worker calls an external system, the database records that the call may have been made. If
+//! the worker then dies, the next worker asks the external system for the outcome before it calls again.
 
 mod calls;
 mod claim;
@@ -54,17 +54,18 @@ pub use self::worker::start;
 /// Settings of the saga engine.
 #[derive(Debug, Clone)]
 pub struct SagaSettings {
-    /// Number of attempts at a call, after which the engine gives the call up or treats its outcome as unknown.
+    /// Maximum number of attempts at a call. If all fail, the engine gives the call up or treats its outcome as
+    /// unknown.
     pub attempts_max: i32,
     /// Pause after the first failed attempt at a step; the pause doubles with each attempt.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
-    /// Interval at which the engine asks the called system about a call whose outcome is unknown.
+    /// Interval at which the engine asks the external system about a call whose outcome is unknown.
     pub unknown_interval: Duration,
-    /// Longest time that a call to another system may take.
+    /// Longest time that a call to an external system may take.
     pub call_timeout: Duration,
     /// Time for which a worker holds a claimed saga. When a worker begins the next step under the same claim, a quarter
-    /// of this time may have passed, so the calls of a step must end within three quarters of this time.
+    /// of this time may have passed, so the calls of that step must end within three quarters of this time.
     pub lease: Duration,
     /// Whether the owner is notified when a saga has ended.
     pub notifies: bool,
@@ -78,7 +79,7 @@ impl SagaSettings {
     }
 }
 
-/// The saga engine of a module, whose handler is `H`. Cheap to clone.
+/// The engine that runs the sagas of a module; `H` is the module's handler. Cheap to clone.
 pub struct Sagas<H>(Arc<SagasParts<H>>);
 
 pub struct SagasParts<H> {

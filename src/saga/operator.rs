@@ -15,11 +15,11 @@ pub enum SagaCommand {
     Approve,
     /// Tries the current step, or its undo, again immediately.
     Retry,
-    /// Skips the undo on which a saga is stuck, because the operator has undone the step by hand.
+    /// Skips the failed undo of a step, because the operator has undone the step by hand.
     Skip,
-    /// Gives a saga up, so that its steps are undone. If the saga is stuck on an undo, that undo is skipped.
+    /// Gives a saga up, so that its steps are undone. If the undo of a step has failed, skips that undo.
     Abort,
-    /// Sets the outcome of a call because the called system could not report the outcome.
+    /// Sets the outcome of a call, because the external system could not report it.
     Resolve { is_done: bool },
 }
 
@@ -50,9 +50,9 @@ pub async fn command(
     sql::change(db, &change).await
 }
 
-/// Makes a worker try a saga now, if the saga is at one of `steps`. If `steps` is empty, makes a worker notify the
-/// owner of a saga that has ended, unless the owner was already notified. Returns false if the saga is at another step
-/// or has no notification due.
+/// Makes a worker retry the current step of a saga now, if the step is one of `steps` and an attempt has failed. If
+/// `steps` is empty, makes a worker send the due notification of a saga that has ended. Returns false if the saga is at
+/// another step or no notification is due.
 pub async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     sql::wake(db, saga, steps).await
 }
@@ -70,7 +70,7 @@ fn plan<'a>(
         saga,
         state: working,
         undoing: found.undoing,
-        // `None` keeps the reason for which the saga is being undone.
+        // `None` keeps the reason why the saga is being undone.
         reason: None,
         ends: false,
         step: found.step,
@@ -105,7 +105,7 @@ fn plan<'a>(
         }
         (SagaCommand::Skip, _) => refused("only the undo of a stuck order can be skipped"),
         (SagaCommand::Abort, SagaState::Stuck | SagaState::Compensating) => {
-            refused("nothing of it can be given up any more")
+            refused("it can no longer be aborted")
         }
         (SagaCommand::Abort, _) => {
             // The deadline moves to now, so the worker gives the step up.
@@ -114,7 +114,7 @@ fn plan<'a>(
     }
 }
 
-/// Returns the state of the current step while a worker runs the step, or undoes it if the saga is being undone.
+/// Returns the state that the current step has while a worker runs or undoes it.
 fn trying(found: &LockedSaga) -> StepState {
     if found.undoing { StepState::Undoing } else { StepState::Running }
 }

@@ -1,5 +1,5 @@
-//! Changes that a worker records when a step of a saga does not succeed: the step is given up, retried, waiting or
-//! stuck, its outcome is unknown, or the worker has lost its claim.
+//! Handling of steps that do not succeed: a worker records that the step is given up, retried, waiting or stuck, or
+//! that its outcome is unknown; or the worker notices that it has lost its claim.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::error::Result;
 /// Pause after which a worker may again claim a saga whose version this program does not know.
 const UNKNOWN_VERSION_PAUSE: Duration = Duration::from_secs(30);
 
-/// Pause before a worker retries a step whose transfers the ledger refused for now, for example for lack of money.
+/// Pause before a worker retries a step whose transfers the ledger refused, for example because of insufficient funds.
 const WAITING_PAUSE: Duration = Duration::from_secs(1);
 
 impl<H: SagaHandler> Sagas<H> {
@@ -101,7 +101,7 @@ impl<H: SagaHandler> Sagas<H> {
             event = "saga.unknown",
             saga.step = change.step_name,
             reason,
-            "the outcome of a call to another system is unknown; the money stays held, and the worker will ask that system again"
+            "the outcome of a call to an external system is unknown; the money stays held, and a worker asks the system again"
         );
         self.change(&change).await
     }

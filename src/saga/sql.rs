@@ -213,7 +213,7 @@ pub(super) async fn lock(db: &mut PgConnection, saga: SagaId) -> Result<Option<L
     Ok(row.fetch_optional(db).await?)
 }
 
-/// A change that an operator makes to a saga. It ends the claim of a worker that works on the saga.
+/// A change that an operator makes to a saga. The change ends the claim of a worker that is running the saga.
 pub(super) struct OperatorChange<'a> {
     pub saga: SagaId,
     pub state: SagaState,
@@ -221,13 +221,12 @@ pub(super) struct OperatorChange<'a> {
     /// New reason for the state of the saga. `None` keeps the current reason if the saga is being undone, and otherwise
     /// removes it.
     pub reason: Option<&'a str>,
-    /// Whether the deadline is set to now. If not, the deadline moves so that the saga has as much time left as when it
-    /// began.
+    /// Whether the deadline moves to now. If not, the saga gets its full time again, as when it began.
     pub ends: bool,
     pub step: i16,
     /// New state of the current step, if that state changes.
     pub step_state: Option<&'a str>,
-    /// Whether the call is made again under a new reference, because the called system has refused the old reference.
+    /// Whether the call is made again under a new reference, because the external system has refused the old reference.
     pub renews: bool,
     pub resolution: Option<&'a str>,
 }
@@ -304,8 +303,8 @@ pub(super) async fn next_ids(db: &mut PgConnection, count: i32) -> Result<Vec<Sa
 }
 
 /// Makes a saga due now, if it is at one of `steps` and an attempt at the step has failed. If `steps` is empty, makes a
-/// saga due now if it has ended and its owner was not notified yet. A worker that is running the saga may lose its
-/// claim.
+/// saga due now if it has ended and its notification is due. A worker that is running the saga may lose its claim.
+/// Returns whether the saga is at one of `steps` or has a notification due.
 pub(super) async fn wake(db: &mut PgConnection, saga: SagaId, steps: &[&str]) -> Result<bool> {
     let found = sqlx::query_scalar!(
         r#"with found as (

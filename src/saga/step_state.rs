@@ -10,15 +10,15 @@ use crate::error::{Error, Result};
 pub enum StepState {
     /// The step is the next to run.
     Ready,
-    /// A worker is running the step, and may have called another system.
+    /// A worker is running the step, and may have called an external system.
     Running,
-    /// The ledger cannot record the step now, for example for lack of money. A worker will retry.
+    /// The ledger cannot record the step now, for example because of insufficient funds. A worker retries the step.
     Waiting,
     Unknown,
     Done,
     /// The step was given up and had no effect.
     Failed,
-    /// A worker is undoing the step, and may have asked another system to undo it.
+    /// A worker is undoing the step, and may have asked an external system to undo it.
     Undoing,
     Undone,
     /// An operator has undone the step by hand.

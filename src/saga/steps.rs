@@ -15,7 +15,7 @@ use super::transitions::SagaState;
 use crate::error::{Error, Result};
 use crate::ledger::companion::Companion;
 
-/// Error text of a posting that the ledger refused because another worker has claimed the saga meanwhile.
+/// Error text of a posting that the ledger refused because another worker has claimed the saga in the meantime.
 const OVERTAKEN: &str = "another worker has claimed the saga";
 
 /// Result of a step: the worker continues with the next step, or has nothing more to do under this claim.
@@ -138,7 +138,7 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Undoes the current step: makes the opposite call, if any, and writes the opposite transfers to the ledger.
+    /// Undoes the current step: makes the reverse call, if any, and writes the reverse transfers to the ledger.
     async fn undo(&self, claim: Claim) -> Result<Next> {
         let step = claim.step()?;
         let answer = if step.calls {
@@ -176,12 +176,15 @@ impl<H: SagaHandler> Sagas<H> {
         }
     }
 
-    /// Returns the outcome of the current call, as an operator has set it, or else as the called system reports it.
+    /// Returns the outcome of the current call: the outcome that an operator has set or, without one, the outcome that
+    /// the external system reports.
     async fn answer(&self, claim: &Claim) -> Result<Answer> {
         match claim.resolution.as_deref() {
             Some("done") => return Ok(Answer::Done(RawValue::NULL.to_owned())),
             Some(_) => {
-                return Ok(Answer::Refused("an operator found that it was not done".to_owned()));
+                return Ok(Answer::Refused(
+                    "an operator found that the call did not take effect".to_owned(),
+                ));
             }
             None => {}
         }
@@ -216,8 +219,7 @@ impl<H: SagaHandler> Sagas<H> {
         sql::move_on(&mut db, change).await
     }
 
-    /// Extends a change that ends a saga: the change then also schedules the notification of the owner, if
-    /// notifications are enabled.
+    /// Makes a change that ends a saga also schedule the notification of the owner, if notifications are enabled.
     fn end(&self, change: &mut Move<'_>) {
         if self.settings.notifies {
             (change.seconds, change.notification) = (Some(0.0), Some("due"));

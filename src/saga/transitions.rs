@@ -14,7 +14,7 @@ pub enum SagaState {
     Processing,
     /// The saga was given up, and its steps are being undone.
     Compensating,
-    /// Another system cannot say at present whether a call took effect. The money stays on hold.
+    /// The external system cannot say at present whether a call took effect. The money stays on hold.
     Unknown,
     /// An undo failed permanently, or a step that took effect cannot be recorded in the ledger. An operator must
     /// decide.

@@ -18,7 +18,7 @@ use crate::ledger::tail::Tail;
 use crate::tasks::Tasks;
 use crate::telemetry::{TraceContext, gauge_value, in_trace_if_sampled};
 
-/// Maximum number of sagas that a process runs at once. The number can be high, because sagas mostly wait for other
+/// Maximum number of sagas that a process runs at once. The number can be high, because sagas mostly wait for external
 /// systems and for commits.
 const CONCURRENCY: usize = 256;
 
@@ -98,7 +98,7 @@ impl<H: SagaHandler> Sagas<H> {
         let _drained = slots.acquire_many(all).await;
     }
 
-    /// Sleeps for `pause`, and then until an event arrives, a saga is due, or an attempt is rescheduled.
+    /// Sleeps for `pause`, and then until an event arrives, a saga is due, or an attempt has been rescheduled.
     async fn pause(&self, pause: Duration, changes: &mut watch::Receiver<()>) {
         tokio::time::sleep(pause).await;
         if changes.has_changed().unwrap_or(false) {
@@ -127,7 +127,6 @@ impl<H: SagaHandler> Sagas<H> {
 
     async fn sample(&self, stopping: CancellationToken) {
         loop {
-            // If counting fails, the next round sets the gauges.
             if let Err(error) = self.sample_once(H::definitions()).await {
                 tracing::debug!(
                     error.message = %error,

@@ -1,4 +1,4 @@
-//! The credential of a WebSocket connection: its replacement, and the effects of its revocation or expiry.
+//! The credential of a WebSocket connection: replacing it, and ending subscriptions when it is revoked or expires.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,8 +15,8 @@ use super::super::delivery::encode;
 use super::super::message::Viewer;
 
 impl Session {
-    /// Replaces the credential of the connection. Ends the subscriptions for which the new credential has other rights
-    /// than the former credential.
+    /// Replaces the credential of the connection. Ends the subscriptions for which the new credential grants different
+    /// rights.
     pub(super) async fn authenticate(&mut self, token: &Secret) -> Result<()> {
         let checked_at = Instant::now();
         let mut caller = self.realtime.authenticator.identify(Some(token)).await?;
@@ -34,9 +34,9 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the subscriptions for which the new credential gives more or fewer rights than the former credential. The
-    /// connection is no longer notified when the former credential is revoked, so it must not use the rights of that
-    /// credential.
+    /// Ends the subscriptions for which the new credential grants more or fewer rights than the former credential. The
+    /// connection must not keep the rights of the former credential, because the hub no longer notifies it when that
+    /// credential is revoked.
     async fn end_subscriptions_with_other_rights(&mut self, caller: &Caller) {
         let viewer = Viewer::new(caller);
         let mut ended = Vec::new();
@@ -57,7 +57,9 @@ impl Session {
         for topic in ended {
             self.end_topic(&topic).await;
         }
-        self.reply_ended("the subscriptions that the new credential does not grant have ended");
+        self.reply_ended(
+            "the subscriptions for which the new credential grants different rights have ended",
+        );
     }
 
     /// Ends all subscriptions of a connection whose credential was revoked or has expired. The connection stays open,

@@ -19,7 +19,7 @@ use crate::auth::Scope;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// Topic of the default subscription, which begins if a client sends no frame for a moment after it has connected.
+/// Topic of the default subscription, which begins if a client sends no frame soon after it has connected.
 const DEFAULT_TOPIC: &str = "gameprogress-event";
 
 #[derive(Serialize)]
@@ -63,7 +63,7 @@ impl Session {
             }
             Ok(ClientFrame::Type(frame)) if self.dialect == Dialect::Types => {
                 self.count_in("action");
-                // This dialect has no replies to errors.
+                // This dialect has no error replies.
                 let _refused = self.act_on_type(frame).await;
             }
             Ok(ClientFrame::Type(_)) => {

@@ -39,8 +39,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Number of bytes of frames that are written to the socket before a flush.
 const BATCH_BYTES: usize = 8 * 1024;
 
-/// Interval at which a connection is checked while it waits for its client to read. Also the pause before a failed
-/// replay is retried.
+/// Interval at which a connection checks whether its client reads too slowly, while data waits to be sent. Also the
+/// pause before a failed replay is retried.
 const STALL_POLL: Duration = Duration::from_millis(500);
 
 /// A subscription of this connection to a topic.
@@ -73,8 +73,8 @@ pub(super) struct UpgradeRequest {
     pub subscription: Option<Request>,
 }
 
-/// A WebSocket connection. Thousands of connections wait at the same time, so the future of a connection must be small.
-/// For this purpose, the futures of rare operations are boxed.
+/// A WebSocket connection. Thousands of connections wait at the same time, so the future of a connection must be small:
+/// the futures of rare operations are boxed.
 pub(super) struct Session {
     realtime: Realtime,
     outbox: Arc<Outbox>,
@@ -250,7 +250,7 @@ impl Session {
     /// flushed.
     async fn tick(&mut self, socket: &mut WebSocket, flight: Option<&Flight>) -> Result<bool, End> {
         let (now, is_flushing) = (Instant::now(), flight.is_some());
-        // If a subscription is behind, the queue was full. So a write that the client does not read counts as a stall,
+        // If a subscription is behind, the queue was full. A write that the client has not read then counts as a stall,
         // even if the queue is empty by now.
         let blocked = flight.filter(|_| self.is_behind()).map(|flight| flight.since);
         let stalled_since = self.outbox.full_since().into_iter().chain(blocked).min();
