@@ -40,7 +40,7 @@ pub struct ExchangeArgs {
     /// Time after which an incomplete order is undone.
     #[arg(long, env = "REVWALLET_ORDER_DEADLINE", global = true, default_value = "15m", value_parser = settings::positive_duration)]
     pub order_deadline: Duration,
-    /// Number of attempts at a call to the external exchange or the blockchain. If all of them fail, the call is given
+    /// Maximum number of attempts at a call to the external exchange or the blockchain. If all fail, the call is given
     /// up, or its outcome counts as unknown.
     #[arg(long, env = "REVWALLET_ORDER_ATTEMPTS", global = true, default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=100))]
     pub order_attempts: i32,
@@ -50,7 +50,7 @@ pub struct ExchangeArgs {
     /// Interval at which the external exchange or the blockchain is asked about a call whose outcome is unknown.
     #[arg(long, env = "REVWALLET_ORDER_UNKNOWN_INTERVAL", global = true, default_value = "30s", value_parser = settings::positive_duration)]
     pub order_unknown_interval: Duration,
-    /// Mail server through which users are notified of their orders: `smtps://user:password@host`, or `smtp://host:25`
+    /// Mail server that notifies users when their orders have ended: `smtps://user:password@host`, or `smtp://host:25`
     /// [default: no mail].
     #[arg(long, env = "REVWALLET_SMTP_URL", global = true, hide_env_values = true, value_parser = from_setting)]
     pub smtp_url: Option<Secret>,
@@ -120,7 +120,7 @@ impl ExchangeArgs {
             backoff_max: Duration::from_secs(10),
             unknown_interval: self.order_unknown_interval,
             call_timeout: self.order_call_timeout,
-            // A worker makes at most four calls before it writes the outcome of a step, and all must end within the
+            // A worker makes at most four calls for a step before it writes the outcome, and all must end within the
             // lease.
             lease: self.order_call_timeout * 4 + Duration::from_secs(2),
             notifies,

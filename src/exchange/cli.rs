@@ -46,13 +46,13 @@ pub enum OrderCommand {
     },
     /// Start an order that waits for approval.
     Approve(CommandArgs),
-    /// Retry the current step of an order, or the undo of this step, at once.
+    /// Retry the current step of an order, or its undo, at once.
     Retry(CommandArgs),
-    /// Skip the undo on which an order is stuck, if you have undone the step by hand.
+    /// Skip the failed undo of a step, after you have undone the step by hand.
     Skip(CommandArgs),
     /// Give up an order and undo its steps.
     Abort(CommandArgs),
-    /// Set the outcome of a call to the external exchange or the blockchain, if it is unknown.
+    /// Record whether a call to the external exchange or the blockchain took effect, if its outcome is unknown.
     Resolve {
         /// Id of the order.
         order: i64,
@@ -171,12 +171,12 @@ async fn run_command(
     let operator = OperatorCommand { command, reason: &reason, caller: &caller, origin: None };
     if let Some(state) = all_in_state {
         let taken = exchange.command_all(state, &operator).await.map_err(Error::into_cause)?;
-        let text = format!("{} orders took the command", taken.len());
+        let text = format!("command applied to {} orders", taken.len());
         return output.print(taken, |taken| Ok(CommandedBody::from(taken)), |_| Ok(text));
     }
-    let order = SagaId(order.context("give the number of an order, or --all STATE")?);
+    let order = SagaId(order.context("give the id of an order, or --all STATE")?);
     exchange.command(order, &operator).await.map_err(Error::into_cause)?;
-    output.print(StatusBody::OK, Ok, |_| Ok(format!("order {order} took the command")))
+    output.print(StatusBody::OK, Ok, |_| Ok(format!("command applied to order {order}")))
 }
 
 /// Runs a command on the exchange and prints its result.

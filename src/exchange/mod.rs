@@ -4,7 +4,7 @@
 //! | part | file |
 //! |---|---|
 //! | the amounts, the fee and the price of an order | [`terms`] |
-//! | quotes, which lock the price of an order for a while | [`quote`] |
+//! | quotes, which lock the price of an order for a limited time | [`quote`] |
 //! | placing, getting and listing orders | [`order`] |
 //! | the steps of an order, and the ledger transfers of each step | [`steps`] |
 //! | the external exchange and the blockchain, and their simulation | [`outside`] |
@@ -53,7 +53,7 @@ pub use self::args::ExchangeArgs;
 /// Every SQL statement of the exchange that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&order::PLACED, &saga::MOVED];
 
-/// Code of the crypto currency that the exchange trades.
+/// Code of the cryptocurrency that the exchange trades.
 const CRYPTO: &str = "BTC";
 
 /// The operations of the exchange, which the routes and the command line call. Cheap to clone.

@@ -1,4 +1,4 @@
-//! Quotes: terms of an order that are locked for a while, and that at most one order can use.
+//! Quotes: terms of an order that are locked for a limited time, and that at most one order can use.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -8,8 +8,8 @@ use super::{Exchange, sql};
 use crate::auth::Caller;
 use crate::error::{ExchangeRefusal, Result};
 
-/// Time for which an expired quote is kept. While it is kept, an order that names it gets the error that the quote has
-/// ended; afterwards, the error that the quote does not exist.
+/// Time for which an expired quote is kept. During this time, an order with the quote fails because the quote has
+/// expired; afterwards, because the quote does not exist.
 pub(super) const KEPT_AFTER_EXPIRY: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// A quote: the terms of an order, locked until `expires_at`.

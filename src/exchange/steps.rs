@@ -34,7 +34,7 @@ use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 use crate::wallet::main_wallet::payout::{Payout, PayoutRefusal};
 
-/// Name of the first step. The ledger posting that places an order also does this step.
+/// Name of the first step. The ledger posting that places an order also completes this step.
 pub(super) const HELD: &str = "hold";
 
 const HOLD: StepDefinition = StepDefinition { name: HELD, calls: false, has_undo: true };
@@ -43,7 +43,7 @@ const WITHDRAW: StepDefinition = StepDefinition { name: "withdraw", calls: true,
 const PAYOUT: StepDefinition = StepDefinition { name: "payout", calls: false, has_undo: false };
 
 /// Definitions of the steps of buy and sell orders; the newest definition of each side comes last. An order keeps the
-/// definition with which it began, so changed steps need a new definition.
+/// definition with which it began, so a change to the steps requires a new definition.
 static DEFINITIONS: [Definition; 2] = [
     Definition { kind: "buy", version: 1, steps: &[HOLD, EXCHANGE, WITHDRAW] },
     Definition { kind: "sell", version: 1, steps: &[HOLD, EXCHANGE, PAYOUT] },
@@ -75,8 +75,8 @@ pub struct OrderSteps {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// A movement of money between accounts of the system, such as from the hot wallet to the account that represents the
-/// world outside the ledger.
+/// A movement of money between system accounts, such as from the hot wallet to the account that represents the world
+/// outside the ledger.
 struct Movement {
     kind: TransferKind,
     from: SystemRole,
@@ -232,7 +232,7 @@ impl OrderSteps {
                 Movement::new(kind, Hot, World, crypto, input.crypto),
                 Movement::new(kind, World, Hot, fiat, moved),
             ],
-            // The transfers of the first trade are not in the ledger, so only the difference between both trades is
+            // The transfers of the first trade are not in the ledger, so only the difference between the two trades is
             // written.
             (side, StepAction::Undo) if !call.is_booked => {
                 let first = traded(call.result, input)?;
@@ -256,7 +256,7 @@ impl OrderSteps {
         Ok(movements.into_iter().filter(|movement| movement.amount > Minor::ZERO).collect())
     }
 
-    /// Writes movements of money between accounts of the system to the ledger, as a single transfer.
+    /// Writes movements of money between system accounts to the ledger, as a single transfer.
     async fn post(
         &self,
         call: &Call<'_>,
@@ -333,7 +333,7 @@ impl OrderSteps {
             PayoutRefusal::WalletClosed => "the wallet of the user is closed",
             PayoutRefusal::BalanceTooLarge => "the balance of the user would be too large",
             PayoutRefusal::AmountTooLarge { .. } => "the amount is too large",
-            PayoutRefusal::UnknownPlayer => "the user does not exist any more",
+            PayoutRefusal::UnknownPlayer => "the user no longer exists",
         };
         Booked::Waiting(reason.to_owned())
     }

@@ -1,5 +1,5 @@
 //! Terms of an order: the amounts that the user pays and gets, computed in exact decimals. Payouts are rounded down,
-//! fees up.
+//! and fees are rounded up.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
@@ -56,8 +56,8 @@ pub enum OrderAmount {
 }
 
 impl OrderAmount {
-    /// Returns the amount as text. The hash of a request covers this text, to detect a client that reuses an
-    /// idempotency key for another amount.
+    /// Returns the amount as text. The hash of a request covers this text, so that a client that reuses an idempotency
+    /// key for a different amount is detected.
     pub(super) fn content(self) -> String {
         match self {
             Self::Fiat(amount) => format!("fiat {}", amount.0),

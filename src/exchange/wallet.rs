@@ -1,4 +1,4 @@
-//! A user's wallets on the exchange: the main wallets in the fiat and the crypto currency.
+//! A user's wallets on the exchange: the main wallets in the fiat currency and in the cryptocurrency.
 
 use super::Exchange;
 use super::terms::Pair;

@@ -26,7 +26,7 @@ async function signOut() {
 
 /** Signs in with a user name and a password. */
 export async function signIn(fields) {
-  // With the credential of an ended session, the server would refuse the login.
+  // The server would refuse a login request with the credential of an ended session.
   setApiKey(null);
   const { body } = await call("POST", "/api/users/login", fields);
   setApiKey(body.token);

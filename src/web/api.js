@@ -58,7 +58,7 @@ async function send(path, { method, headers, body }, read) {
 }
 
 function tryParse(text) {
-  // An answer that is not from the API may not be JSON. Then the status is enough.
+  // A response that does not come from the API may not be JSON. The error then shows only the status.
   try { return parseExact(text); } catch { return null; }
 }
 

@@ -121,7 +121,7 @@ async function refreshOrder() {
       }
     } while (followed.isStale && followed.id === id);
   } catch (error) {
-    // If the server did not answer, the next poll tries again.
+    // If the server did not respond, the next poll tries again.
     if (!error.mayHaveSucceeded) {
       stopFollowing();
       showError(error);

@@ -8,9 +8,9 @@ import { $, bindButton, bindForm, element, formatAmount, showError, withoutEmpty
 const PAGE = 20;
 /** Interval at which the countdown is updated. */
 const TICK_MS = 250;
-/** Most quotes that the page requests in a row without an action of the user. */
+/** Maximum number of quotes that the page requests in a row without user action. */
 const RENEWALS_MAX = 20;
-/** Uncertainty of the server's time, which is known to the second. */
+/** Uncertainty of the server's time: the header `Date` contains only whole seconds. */
 const CLOCK_MS = 1000;
 
 /** Currencies and limits of the exchange, as the server describes them. */

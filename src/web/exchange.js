@@ -10,7 +10,7 @@ import { bindViews } from "/assets/views.js";
 
 async function showExchangeAccount() {
   const user = await showAccount();
-  // The scopes of an API key are not known here.
+  // The page does not know the scopes of an API key.
   const mayManage = user ? user.role === "admin" : credential() !== null;
   for (const part of document.querySelectorAll(".for-admin")) part.hidden = !mayManage;
 }

@@ -183,9 +183,9 @@ export function bindForm(id, action, { context = () => null, refresh = () => {},
 }
 
 /**
-* Binds a form in a dialog like `bindForm`; the other button of the form cancels. After a success the focus goes to
-* `heading`, because `refresh` may have replaced the button that opened the dialog. Returns an object whose `open` opens
-* the dialog and takes that button.
+* Binds a form in a dialog, like `bindForm`; the form's other button cancels. After a success the focus goes to
+* `heading`, because `refresh` may have replaced the button that opened the dialog. Returns an object with
+* the method `open(button)`, which opens the dialog.
 */
 export function bindDialog(id, action, { context, refresh, heading }) {
   const dialog = $(`${id}-dialog`);
@@ -245,7 +245,7 @@ export async function copyText(text) {
   return showMessage(`Copied ${text}.`);
 }
 
-/** Runs `action` at a click, but not while it is already running. */
+/** Runs `action` when `button` is clicked, unless it is already running. */
 export function bindButton(button, action) {
   button.addEventListener("click", () => {
     if (!button.disabled) runReportingErrors(() => whileDisabled(button, action));

@@ -5,7 +5,7 @@ import {
   $, bindButton, bindForm, element, formatAmount, showMessage, timeElement, withoutEmpty,
 } from "/assets/page.js";
 
-/** Most entries of a statement that are shown. */
+/** Maximum number of entries of a statement that the page shows. */
 const ENTRIES_MAX = 100;
 const MINUTE_MS = 60_000;
 const WEEK_MS = 7 * 24 * 60 * MINUTE_MS;

@@ -11,7 +11,7 @@ export function noteDecimals(currency, amount) {
   decimals.set(currency, amount.split(".")[1]?.length ?? 0);
 }
 
-/** Formats minor units, which are not negative. */
+/** Formats a nonnegative amount in minor units. */
 function formatMinor(minor, currency) {
   const places = decimals.get(currency);
   const digits = minor.padStart(places + 1, "0");

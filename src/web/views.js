@@ -9,9 +9,9 @@ import {
 const SIGN_IN = "sign-in";
 
 /**
- * Shows the views of a page, `home` first. `views` has a function by the name of each view, which loads it and gets its id.
- * `parents` has the views that require an id, each with the view whose tab they belong to. `showAccount` shows who is
- * signed in. Returns a function that shows the view the user was at before signing in.
+ * Shows the views of a page, `home` first. `views` maps the name of each view to a function that loads the view, given
+ * the id in the URL. `parents` maps each view that requires an id to the view whose tab it belongs to. `showAccount`
+ * shows who is signed in. Returns a function that shows the view where the user was before signing in.
  */
 export function bindViews({ views, home, parents, showAccount }) {
   const names = [...Object.keys(views), SIGN_IN];

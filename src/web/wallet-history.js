@@ -9,12 +9,12 @@ import {
 const PAGE = 25;
 /** Time around an entry in which Grafana looks for its trace. */
 const TRACE_MS = 60 * 60 * 1000;
-/** Kinds of transfers that can be refunded, unless the money stays in the wallet. */
+/** Kinds of transfers that can be refunded, if the money entered or left the wallet. */
 const REFUNDABLE = ["deposit", "withdrawal", "transfer", "capture"];
 const KINDS = { open: "opened", close: "closed", freeze: "frozen", unfreeze: "unfrozen", void: "release", expiry: "expiry of a hold" };
 const SIGNS = { in: "+", out: "\u2212" };
 
-/** URL of the page of Grafana that shows the trace of an entry. */
+/** URL of the Grafana page that shows the trace of an entry. */
 function traceUrl(grafana, { trace_id, at }) {
   const moment = Date.parse(at);
   const query = {
@@ -25,7 +25,7 @@ function traceUrl(grafana, { trace_id, at }) {
   return `${grafana}/explore?${new URLSearchParams({ schemaVersion: 1, panes: JSON.stringify(panes) })}`;
 }
 
-/** Returns a link to the trace of an entry, or without a Grafana a button that copies the trace id. */
+/** Returns a link to the trace of an entry or, without Grafana, a button that copies the trace id. */
 function traceElement(grafana, entry) {
   if (grafana) {
     const link = element("a", "Trace");

@@ -16,7 +16,7 @@ function linkButton(text, hold) {
   return button;
 }
 
-/** Describes which parts of a hold were captured, released, or remain. */
+/** Describes how much of a hold was captured, was released, or is left. */
 function parts({ captured, released, remaining, state }) {
   const isZero = (amount) => Number(amount) === 0;
   if (isZero(captured)) return "";
@@ -64,7 +64,7 @@ export function bindHolds(shown, refresh) {
     const capture = linkButton("Capture", hold);
     capture.addEventListener("click", () => askForCapture(hold, capture));
     const release = linkButton("Release", hold);
-    // A retry after a lost answer uses the same idempotency key.
+    // A retry after a lost response uses the same idempotency key.
     const key = newIdempotencyKey();
     bindButton(release, () => focusAfter(async () => {
       await call("POST", `/wallet/hold/${hold.id}/void`, undefined, key);

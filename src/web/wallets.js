@@ -11,7 +11,7 @@ import { bindStatement } from "/assets/wallet-statement.js";
 
 /** Number of wallets on a page of the list. */
 const PAGE = 100;
-/** Matches windows that are wide enough to show the forms open. On a phone, open forms would hide the history. */
+/** Matches windows that are wide enough to show open forms. On a phone, open forms would hide the history. */
 const WIDE = matchMedia("(min-width: 54rem)");
 
 /** The wallet on display, and the URL of Grafana. */

@@ -1,5 +1,5 @@
-//! Routes `/exchange/register` and `/exchange/login`. They register and sign in the same users as the rest of the API,
-//! but have their own request and response bodies.
+//! Routes `/exchange/register` and `/exchange/login`. The users are those of the rest of the API, but the request and
+//! response bodies are different.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -87,8 +87,8 @@ struct LoginBody<'a> {
 struct LoggedInBody<'a> {
     #[schema(example = "OK")]
     status: &'static str,
-    /// Token for the header `Authorization: Bearer` of later requests. The response also has it in its own
-    /// `Authorization` header.
+    /// Token for the header `Authorization: Bearer` of later requests. The response also contains the token in its own
+    /// header `Authorization`.
     #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: &'a str,
 }

@@ -2,8 +2,8 @@
 //! order.
 //!
 //! Each route requires the scope `admin`, even on the internal listener. A request that triggers a step moves no money
-//! by itself; it only makes the saga worker retry the step immediately. As in every retry, the worker first asks the
-//! external system whether an earlier call took effect.
+//! by itself; it only makes the saga worker retry the step immediately. As before every retry, the worker first asks
+//! the external system whether an earlier call took effect.
 
 use axum::extract::{FromRef, State};
 use axum::routing::{get, post};
@@ -129,7 +129,7 @@ impl StepBody<'_> {
     /// Returns an error unless the fields of the body match the order.
     fn require_match(&self, order: &Order, crypto: Currency) -> Result<()> {
         let mut validator = Validator::default();
-        let other = "is not that of the order";
+        let other = "does not match the order";
         let same_user = |raw: &str| match id(raw) {
             Some(user) if user == order.user.0 => Ok(()),
             _ => Err(other.to_owned()),
@@ -168,7 +168,9 @@ async fn call_exchanger(
     let order = exchange.order(order, &caller).await?;
     body.read::<StepBody<'_>>()?.require_match(&order, exchange.pair().crypto)?;
     if order.terms.side != side {
-        return Err(ExchangeRefusal::OrderFixed("it is an order of the other side").into());
+        return Err(
+            ExchangeRefusal::OrderFixed("it is not an order of this side (buy or sell)").into()
+        );
     }
     exchange.wake(order.id, &["exchange"], &caller).await?;
     Ok(Json(StatusBody::OK))
@@ -206,7 +208,7 @@ async fn call_notifier(
     caller.require_scope(Scope::Admin)?;
     let order = exchange.order(order, &caller).await?;
     if !order.state.is_over() {
-        return Err(ExchangeRefusal::OrderFixed("it is not over").into());
+        return Err(ExchangeRefusal::OrderFixed("it has not ended").into());
     }
     exchange.wake(order.id, &[], &caller).await?;
     Ok(Json(StatusBody::OK))

@@ -151,9 +151,9 @@ impl CommandBody<'_> {
 /// Send a command to an order
 ///
 /// Requires the scope `admin`. `approve` starts an order that waits for approval. `retry` tries the current step, or
-/// the undo of this step, again. If an order is stuck because a step cannot be undone, `skip` skips the undo; first
-/// undo the step by hand. `abort` gives up an order and undoes its steps. If the outcome of a call to the external
-/// exchange or to the blockchain is unknown, `resolve` records whether the call took effect.
+/// its undo, again. If an order is stuck because a step cannot be undone, undo the step by hand, and then use `skip` to
+/// skip the undo. `abort` gives up an order and undoes its steps. If the outcome of a call to the external exchange or
+/// to the blockchain is unknown, `resolve` records whether the call took effect.
 #[utoipa::path(
     post, path = "/api/orders/{order_id}/{command}", tag = "exchange", security(("bearer" = [])),
     params(
@@ -186,7 +186,7 @@ struct BulkCommandBody<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = SagaState)]
     state: RawField<'a>,
-    /// Command to send. `resolve` is not allowed, because outcomes differ between orders.
+    /// Command to send. `resolve` is not allowed, because each order can have a different outcome.
     #[serde(borrow, default)]
     #[schema(required, value_type = CommandName)]
     command: RawField<'a>,
@@ -276,8 +276,8 @@ impl HotWalletsBody {
 
 /// Get the hot wallet balances
 ///
-/// Returns the balances of the operator's fiat account and crypto account, from which the exchange pays out orders.
-/// Requires the scope `wallet:read`.
+/// Returns the balances of the exchange's own fiat and crypto accounts, from which it pays for orders. Requires the
+/// scope `wallet:read`.
 #[utoipa::path(
     get, path = "/api/hot-wallets", tag = "exchange", security(("bearer" = [])),
     responses((status = 200, description = "The balances", body = HotWalletsBody), Problems),

@@ -1,4 +1,5 @@
-//! Routes under `/exchange/wallet/{user_id}`, which read, open and fund the wallets of a user on the exchange.
+//! Routes under `/exchange/wallet/{user_id}`, which open a user's wallets on the exchange, read their balances, and
+//! deposit.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -133,9 +134,9 @@ async fn deposit_to_exchange_wallet(
     Ok(Replayable::ok(StatusBody::OK, posting.replayed))
 }
 
-/// Deposit into a main wallet (alias)
+/// Deposit fiat into a main wallet
 ///
-/// Does the same as `PATCH /exchange/wallet/{user_id}`, under an alternative path.
+/// Equivalent to `PATCH /exchange/wallet/{user_id}`, for clients that use the longer path.
 #[utoipa::path(
     patch, path = "/exchange/wallet/{user_id}/deposit", tag = "exchange", security(("bearer" = [])),
     params(("user_id" = i64, Path, description = "The user", example = 2), IdempotencyKey),

@@ -25,8 +25,8 @@ use crate::wallet::main_wallet::charge::Charge;
 pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
-/// Maximum number of attempts to place an order. An attempt is repeated if it fails because of another order, from the
-/// same user or with the same quote, that has not committed yet.
+/// Maximum number of attempts to place an order. An attempt is repeated if it conflicts with an uncommitted order of
+/// the same user or with the same quote.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Error text of a posting that the database refused because the quote has expired or was used, or because the user has
@@ -135,7 +135,8 @@ impl Exchange {
                     if let Some(refusal) = self.refusal(request, &terms).await? {
                         return Err(refusal);
                     }
-                    // Another order with the same quote or limit has not committed yet, so this order is tried again.
+                    // An uncommitted order of the same user or with the same quote conflicts, so this order is tried
+                    // again.
                 }
                 Err(refusal) => return self.earlier_order(key).await?.ok_or(refusal),
             }
@@ -157,7 +158,10 @@ impl Exchange {
                 drop(db);
                 let terms = found.ok_or(Error::NotFound("quote"))?;
                 if terms.side != *side {
-                    return Err(Error::field("/quote_id", "is a quote of the other side"));
+                    return Err(Error::field(
+                        "/quote_id",
+                        "is not a quote for this side (buy or sell)",
+                    ));
                 }
                 let matches = match amount {
                     None => true,
@@ -165,7 +169,7 @@ impl Exchange {
                     Some(OrderAmount::Crypto(crypto)) => *crypto == terms.crypto,
                 };
                 if !matches {
-                    return Err(Error::field("/quote_id", "is a quote of another amount"));
+                    return Err(Error::field("/quote_id", "is a quote for a different amount"));
                 }
                 terms
             }
@@ -273,8 +277,8 @@ impl Exchange {
         Ok(id.map(|id| PlacedOrder { id, replayed: true }))
     }
 
-    /// Finds the reason why the database refused an order: its quote has ended, or a limit is reached. Returns `None`
-    /// if the reason is not visible yet, because another transaction has not committed.
+    /// Finds the reason why the database refused an order: its quote has expired or was used, or a limit is reached.
+    /// Returns `None` if the reason is not visible yet, because another transaction has not committed.
     async fn refusal(&self, request: &OrderRequest, terms: &Terms) -> Result<Option<Error>> {
         let mut db = self.db.acquire("exchange.refusal").await?;
         if let Some(quote) = request.quote

@@ -158,7 +158,7 @@ impl Simulation {
         (roll < rate).then(|| kinds[index])
     }
 
-    /// Records calls that arrive at the same time. Returns a response to each.
+    /// Records calls that arrive at the same time. Returns a response to each call.
     async fn arrive(&self, calls: &[ArrivingCall]) -> Result<Vec<Result<()>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate);
@@ -208,8 +208,7 @@ impl Simulation {
         Ok(faults.iter().map(answer).collect())
     }
 
-    /// Returns the outcomes of several calls, in the order of their `references`. Workers have asked for these outcomes
-    /// at the same time.
+    /// Returns the outcomes of the calls about which workers have asked concurrently, in the order of `references`.
     async fn answer(&self, references: &[String]) -> Result<Vec<Result<CallOutcome>>> {
         let row = self.settled().await?;
         let rate = row.failure_rate.unwrap_or(self.settings.failure_rate) / 2.0;
@@ -257,7 +256,7 @@ fn outcome(answer: String) -> Result<CallOutcome> {
 }
 
 fn unanswered() -> Error {
-    Error::Internal(anyhow!("the connection was closed without an answer"))
+    Error::Internal(anyhow!("the connection was closed without a response"))
 }
 
 impl Exchanger for SimulatedOutside {

@@ -6,7 +6,8 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 
-/// Settings of the simulation that an operator has changed. Where a field is `None`, each process uses its own setting.
+/// Settings of the simulation that an operator has changed; for a field that is `None`, each process uses its own
+/// setting.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SimulationRow {
     pub price: Option<String>,
@@ -80,7 +81,7 @@ pub(super) struct CallRow<'a> {
 }
 
 /// Records calls. A call takes effect once, even if its reference arrives again. `scale` is the number of decimals of
-/// the crypto currency minus that of the fiat currency.
+/// the cryptocurrency minus that of the fiat currency.
 pub(super) async fn arrive(
     db: &mut PgConnection,
     calls: &[CallRow<'_>],
@@ -88,7 +89,7 @@ pub(super) async fn arrive(
     scale: i32,
 ) -> Result<()> {
     let calls = serde_json::to_string(calls).map_err(|cause| Error::Internal(cause.into()))?;
-    // Does not wait for the disk: if a crash of the database server loses calls, they look as if they had never
+    // The commit does not wait for the disk: calls that a crash of the database server loses look as if they had never
     // arrived.
     sqlx::query!(
         "with setting as (select set_config('synchronous_commit', 'off', true)),
