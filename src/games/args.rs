@@ -13,11 +13,11 @@ use crate::settings;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Games store")]
 pub struct GamesArgs {
-    /// Percentage of the price before tax that the operator keeps when a publisher's game is sold; can be set per
-    /// publisher.
+    /// Fee that the operator keeps of each sale of a publisher's game, as a percentage of the price before tax; a
+    /// publisher can have a different fee.
     #[arg(long, env = "REVWALLET_STORE_FEE", global = true, default_value = "0", value_parser = Rate::parse_share)]
     pub store_fee: Rate,
-    /// Percentages of tax that prices already include, by currency: `EUR=19,USD=8.25`.
+    /// Tax rate for each currency, as a percentage that prices already include: `EUR=19,USD=8.25`.
     #[arg(
         long,
         env = "REVWALLET_TAX_RATES",

@@ -16,7 +16,7 @@ use crate::output::OutputArgs;
 /// Number of bytes that the import reads from the file at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Number of records after which the import prints a line of progress, if standard error is not a terminal.
+/// Number of records after which the import prints a progress line, if standard error is not a terminal.
 const RECORDS_PER_LINE: u64 = 10_000;
 
 #[derive(Debug, clap::Subcommand)]
@@ -47,7 +47,7 @@ impl ImportArgs {
             _ => None,
         };
         self.format.or(known).with_context(|| {
-            format!("the format of {} is not known: give --format", self.file.display())
+            format!("the format of {} is unknown: give --format", self.file.display())
         })
     }
 
@@ -88,7 +88,7 @@ pub async fn run(
     report.finish(output)
 }
 
-/// Result of an import: the numbers of added, already known and refused records.
+/// Result of an import: the numbers of records that were added, were already in the catalog, or were refused.
 #[derive(Serialize)]
 struct ImportBody {
     added: u64,

@@ -1,5 +1,5 @@
 //! Throttling of guesses: each wrong discount code or activation key counts against the user and the client address.
-//! After too many wrong guesses, further guesses are refused for a while.
+//! After too many wrong guesses, further guesses are temporarily refused.
 
 use std::net::IpAddr;
 
@@ -57,7 +57,7 @@ impl Games {
         user: UserId,
         address: Option<IpAddr>,
     ) -> Result<CountedGuess> {
-        // A right guess is taken off the count again, but does not reset the count of wrong guesses.
+        // A correct guess is subtracted from the count again, but does not reset the count of wrong guesses.
         let limit = |what: &str, id: String, free| AttemptLimit {
             key: digest(&["guess", guess.name(), what, &id]),
             free,
@@ -78,8 +78,8 @@ impl Games {
         counted.map(|_| CountedGuess { user, address })
     }
 
-    /// Adjusts the counts after a guess was checked: a right guess no longer counts against the user, and a wrong guess
-    /// now also counts against the client address.
+    /// Adjusts the counts after a guess was checked: a correct guess no longer counts against the user, and a wrong
+    /// guess now also counts against the client address.
     pub(super) async fn end_guess(&self, guess: CountedGuess, is_wrong: bool) -> Result<()> {
         let CountedGuess { user, address } = guess;
         if !is_wrong {
@@ -87,7 +87,8 @@ impl Games {
         }
         let Some(address) = address else { return Ok(()) };
         match throttle::count_attempt(&self.db, &[address], "games.count_guess").await {
-            // Other guesses may have used up the limit meanwhile. That does not matter: this guess was checked already.
+            // Other guesses may have reached the limit in the meantime. That does not matter: this guess was already
+            // checked.
             Ok(_) | Err(Error::TooManyRequests { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | games: add, change, delete, list, search | [`catalog`] |
 //! | publishers and their fees | [`publisher`] |
-//! | sales: lower prices for a window of time | [`sale`] |
+//! | sales: lower prices for a limited time | [`sale`] |
 //! | discount codes | [`code`] |
 //! | activation keys | [`activation_key`] |
 //! | purchases, gifts and refunds of games | [`purchase`] |
@@ -56,8 +56,8 @@ pub struct GamesParts {
     wallets: Wallets,
     catalog: CatalogCache,
     settings: GamesArgs,
-    /// Locks within this process. Purchases of a game for the same recipient run one at a time; so do all purchases of
-    /// a game that has few copies left.
+    /// Locks within this process. Purchases of a game for the same recipient run one at a time. If few copies of a game
+    /// are left, all its purchases run one at a time.
     locks: PurchaseLocks,
     quotes: QuoteCache,
     metrics: Arc<Metrics>,

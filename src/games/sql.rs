@@ -17,7 +17,7 @@ pub(super) async fn publisher_user(
     Ok(user.fetch_optional(db).await?)
 }
 
-/// Creates a stock, which limits the copies of a game, the copies sold in a sale, or the uses of a discount code.
+/// Creates a stock: a limit on the copies of a game, on the copies sold in a sale, or on the uses of a discount code.
 /// Returns the id of the stock.
 pub(super) async fn create_stock(db: &mut PgConnection, quantity: i32) -> Result<i64> {
     let id = sqlx::query_scalar!("insert into stock (quantity) values ($1) returning id", quantity);

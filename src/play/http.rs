@@ -1,4 +1,4 @@
-//! Routes under `/api/wallet`: deposit to a player, withdraw from a player, and get a player's balance. Amounts are in
+//! Routes under `/api/wallet`: deposit to a player's wallet, withdraw from it, and get its balance. Amounts are in
 //! minor units, such as cents.
 
 use axum::extract::{FromRef, State};
@@ -54,7 +54,7 @@ struct MoveMoneyBody<'a> {
     currency: RawField<'a>,
 }
 
-/// A validated request to deposit money to a player or to withdraw money from a player.
+/// A validated request to deposit to, or withdraw from, a player's wallet.
 pub(super) struct MoveMoney {
     pub player: PlayerId,
     pub amount: Minor,
@@ -123,10 +123,10 @@ impl MovedBody {
     }
 }
 
-/// Deposit to a player
+/// Deposit to a player's wallet
 ///
-/// The first deposit opens the player's wallet. If the server has open access (`--access=open`), a request without a
-/// credential may deposit to any guest. A deposit to a user with a password requires a credential.
+/// The first deposit opens the player's wallet. If the server has open access (`--access=open`), a deposit to the
+/// wallet of a guest requires no credential. A deposit to the wallet of a user with a password always requires one.
 #[utoipa::path(
     post, path = "/api/wallet/deposit", tag = "play",
     params(IdempotencyKey),
@@ -151,7 +151,7 @@ async fn deposit_to_player(
     Ok(MovedBody::reply(player, &posting))
 }
 
-/// Withdraw from a player
+/// Withdraw from a player's wallet
 #[utoipa::path(
     post, path = "/api/wallet/withdraw", tag = "play",
     params(IdempotencyKey),

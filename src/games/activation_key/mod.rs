@@ -30,11 +30,11 @@ const KEY_LEN: usize = 25;
 /// Number of characters of an activation key between two hyphens.
 const GROUP_LEN: usize = 5;
 
-/// Activation keys that a request created.
+/// Activation keys that a request, or an earlier request with the same idempotency key, created.
 #[derive(Debug)]
 pub struct KeyBatch {
-    /// Ids and keys. The keys are absent if an earlier request with the same idempotency key created them, because the
-    /// database stores only their hashes.
+    /// The id of each key, and the key itself. The key is absent if an earlier request with the same idempotency key
+    /// created it, because the database stores only its hash.
     pub keys: Vec<(ActivationKeyId, Option<Secret>)>,
     pub replayed: bool,
 }

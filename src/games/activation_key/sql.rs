@@ -8,11 +8,10 @@ use crate::games::purchase::sql::took_effect;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{ActivationKeyId, GameId, UserId};
 
-/// Error code with which the SQL function `make_keys` reports that fewer copies of the game are left than keys are
-/// requested.
+/// Error code with which the SQL function `make_keys` reports that the request asks for more keys than copies are left.
 const TOO_FEW: &str = "RW003";
 
-/// Error code with which the SQL function `make_keys` reports that the game was deleted meanwhile.
+/// Error code with which the SQL function `make_keys` reports that the game has been deleted.
 const DELETED: &str = "RW004";
 
 /// Finds the activation keys that an earlier request with this idempotency key created, and the content hash of that
@@ -54,7 +53,7 @@ pub(super) async fn make_keys(
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DELETED) => {
             Err(StoreRefusal::GameNotFound.into())
         }
-        // Another attempt of the same request has created the keys meanwhile.
+        // A concurrent attempt of the same request has already created the keys.
         Err(sqlx::Error::Database(error)) if error.constraint() == Some("key_batch_key") => {
             Ok(false)
         }

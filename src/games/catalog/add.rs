@@ -1,4 +1,4 @@
-//! Adds games to the catalog: a single game by a request, or many games by an import.
+//! Adds games to the catalog: a single game on request, or many games in an import.
 
 use std::iter;
 
@@ -46,8 +46,8 @@ pub struct AddedGame {
 }
 
 impl NewGame {
-    /// Returns the fields of the new game as texts. Their hash is stored with the idempotency key, to detect a client
-    /// that reuses the key for another game.
+    /// Returns the fields of the new game as texts. Their hash is stored with the idempotency key, so that a client
+    /// that reuses the key for a different game is detected.
     pub(in crate::games) fn content(&self) -> Vec<String> {
         let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
         let prices: Vec<String> = self.prices.iter().map(price).collect();
@@ -61,7 +61,7 @@ impl NewGame {
         content
     }
 
-    /// Returns the game as it looks right after it was added: no sale lowers its prices yet.
+    /// Returns the game as it is right after it was added, when no sale lowers its prices yet.
     fn with_id(&self, id: GameId) -> Game {
         let mut further = self.prices.clone();
         further.sort_by_key(|price| price.currency.code().to_owned());
@@ -126,7 +126,7 @@ impl Games {
         }
         let inserted = insert_all(&mut tx, &[Insertion { game: new, key }], Some(trace)).await?;
         let Some(&[id]) = inserted.as_deref() else {
-            // Without an inserted row, a concurrent attempt of the same request must have added the game.
+            // If no row was inserted, a concurrent attempt of the same request has added the game.
             let key = key.ok_or(Error::Overloaded)?;
             let id = find_replay(&mut tx, key).await?.ok_or(Error::Overloaded)?;
             return Ok(AddedGame { id, title: new.title.clone(), replayed: true });
@@ -137,8 +137,8 @@ impl Games {
     }
 }
 
-/// Inserts games and publishes events about them. The transaction must have locked the catalog before. Returns `None`
-/// if an idempotency key was used already; the caller must then not commit the transaction.
+/// Inserts games and publishes events about them. The caller must have locked the catalog in this transaction. Returns
+/// `None` if an idempotency key was used already; the caller must then not commit the transaction.
 pub(in crate::games) async fn insert_all(
     db: &mut PgConnection,
     insertions: &[Insertion<'_>],

@@ -109,10 +109,10 @@ pub(in crate::games) struct GameBody {
     /// Id of the base game, if this game is downloadable content.
     #[schema(required, example = 7)]
     base: Option<i64>,
-    /// Maximum number of copies that all users together can own at a time; null without a limit.
+    /// Maximum number of copies that all users together can own at a time; null if unlimited.
     #[schema(required, example = 1000)]
     copies: Option<i32>,
-    /// Number of copies that are left; null without a limit.
+    /// Number of copies that are left; null if unlimited.
     #[schema(required, example = 37)]
     limited: Option<i32>,
 }

@@ -1,9 +1,9 @@
-//! Cache of lists of games; each cached list is a whole response. The catalog has a revision, a number that grows with
-//! each change. A cached list is valid while the revision is the same as when the list was read.
+//! Cache of lists of games; each cached list is a complete response. The catalog has a revision, a number that grows
+//! with each change. A cached list is valid as long as the revision has not changed since the list was read.
 //!
 //! A process that last read the revision more than [`CHECK_INTERVAL`] ago reads it again before it serves a cached
-//! list, so no cached list is outdated for longer than that. After any new realtime event, such as `game.updated`, the
-//! next request also reads the revision again, so a change is usually visible within milliseconds.
+//! list, so no cached list is outdated for longer than that. The next request after a realtime event, such as
+//! `game.updated`, also reads the revision again, so a change is usually visible within milliseconds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 /// Longest time for which a process uses the revision of the catalog before it reads the revision again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Shortest time between two reads of the catalog's revision, however many events arrive.
+/// Shortest time between two reads of the catalog's revision, regardless of how many events arrive.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// Maximum number of lists of games that are cached.

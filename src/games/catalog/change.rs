@@ -27,7 +27,7 @@ pub enum CopiesChange {
     Unlimited,
 }
 
-/// The fields of a game that a request changes; fields that are `None` stay as they are.
+/// The fields of a game that a request changes; a field that is `None` stays unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct GameChanges {
     pub title: Option<String>,
@@ -44,9 +44,9 @@ pub struct GameChanges {
     pub is_plain: bool,
 }
 
-/// Returns an error unless the caller may add, change or delete a game. If `is_plain_house` is true, a server with open
-/// access requires no credential. It is true if the game belongs to the operator, is not a draft and was never sold,
-/// and the request has no fields other than title, genre, price and description.
+/// Returns an error unless the caller may add, change or delete a game. `is_plain_house` says that the game belongs to
+/// the operator, is not a draft and was never sold, and that the request has no fields other than title, genre, price
+/// and description. A server with open access then requires no credential.
 pub(super) fn require_change(
     caller: &Caller,
     user: Option<UserId>,
@@ -87,7 +87,8 @@ impl Games {
         let mut db = self.db.acquire("games.update").await?;
         let mut tx = db.begin().await?;
         require_change_of(&mut tx, id, changes.is_plain, caller).await?;
-        // The lock waits for purchases in progress before the game gets a limit of copies or becomes a draft.
+        // Taking the lock waits for purchases in progress, if the game is about to get a limit on copies or to become a
+        // draft.
         let stops_sales = matches!(changes.copies, Some(CopiesChange::Limit(_)))
             || changes.state == Some(GameState::Draft);
         let (game, before) = lock(&mut tx, id, stops_sales).await?;
@@ -117,7 +118,7 @@ impl Games {
                 Some(stock)
             }
             (Some(CopiesChange::Limit(_)), None) if game.was_sold => {
-                let why = "a game that was sold without a limit of copies cannot get one";
+                let why = "a game that was sold without a limit on copies cannot get a limit";
                 return Err(StoreRefusal::GameFixed(why).into());
             }
             (Some(CopiesChange::Limit(limit)), None) => Some(create_stock(&mut tx, limit).await?),
@@ -209,7 +210,7 @@ impl PublicChange {
             (true, false) => ("game.deleted", "deleted"),
             (false, false) => return Ok(None),
         };
-        // All subscribers get the same event, whatever format of amounts the request that changes the game prefers.
+        // All subscribers get the same event, regardless of the format of amounts that the request prefers.
         let game_body = GameBody::try_from(game)?;
         let data = MoneyFormat::Number.write(|| to_raw_value(&game_body));
         let data = data.map_err(|cause| Error::Internal(cause.into()))?;
@@ -243,8 +244,8 @@ async fn publish_change(
 }
 
 /// Locks the catalog, so that changes run one at a time, and then the game. The game is locked last, because purchases
-/// may have to wait until the game is unlocked. Returns the facts that decide what a caller may change about the game,
-/// and the state of the game.
+/// may have to wait for its lock. Returns the facts that decide what a caller may change about the game, and the state
+/// of the game.
 async fn lock(
     db: &mut PgConnection,
     id: GameId,

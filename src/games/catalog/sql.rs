@@ -37,8 +37,8 @@ pub(super) struct PriceRow {
     pub ends_at: Option<OffsetDateTime>,
 }
 
-/// Finds a game and its prices with two queries. A concurrent change can come between the queries, except in a snapshot
-/// or in a transaction that has locked the game.
+/// Finds a game and its prices with two queries. A change can be committed between the queries, unless the transaction
+/// uses a snapshot or has locked the game.
 pub(super) async fn find(db: &mut PgConnection, id: GameId) -> Result<Option<GameRow>> {
     let row = sqlx::query!(
         r#"
@@ -248,7 +248,7 @@ pub(super) async fn set_prices(
     Ok(())
 }
 
-/// Updates the fields of a locked game; a field that is `None` stays as it is.
+/// Updates the fields of a locked game; a field that is `None` stays unchanged.
 pub(super) async fn update(
     db: &mut PgConnection,
     id: GameId,
@@ -291,8 +291,8 @@ pub(super) async fn set_state(db: &mut PgConnection, id: GameId, state: &str) ->
     Ok(())
 }
 
-/// Deletes the additional price of a game in its main currency. Such a price can remain after the main currency has
-/// changed.
+/// Deletes the price that a game has in its main currency in addition to its main price. Such a price can be left over
+/// after the main currency was changed.
 pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!(
         "delete from game_price p using game g where g.id = $1 and p.game = g.id and p.currency = g.currency",

@@ -1,4 +1,4 @@
-//! Discount codes, which take a percentage or an amount off the price of a game. A code can be limited to a window of
+//! Discount codes, which take a percentage or an amount off the price of a game. A code can be limited to a period of
 //! time, and to a number of uses in total and per user.
 
 mod sql;
@@ -47,14 +47,14 @@ pub struct NewCode {
     pub game: Option<GameId>,
     pub starts_at: Option<OffsetDateTime>,
     pub ends_at: Option<OffsetDateTime>,
-    /// Maximum number of uses in total; `None` without a limit.
+    /// Maximum number of uses in total; `None` if unlimited.
     pub uses: Option<i32>,
     pub uses_per_user: Option<i32>,
 }
 
 impl NewCode {
-    /// Returns the fields of the new code as texts. Their hash is stored with the idempotency key, to detect a client
-    /// that reuses the key for another code.
+    /// Returns the fields of the new code as texts. Their hash is stored with the idempotency key, so that a client
+    /// that reuses the key for a different code is detected.
     fn content(&self) -> [String; 8] {
         fn text(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()

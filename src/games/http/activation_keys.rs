@@ -1,4 +1,4 @@
-//! Routes that create the activation keys of a game and redeem them.
+//! Routes that create and redeem activation keys of games.
 
 use axum::extract::{FromRef, State};
 use axum::{Extension, Json};
@@ -115,8 +115,8 @@ struct RedeemedBody {
 
 /// Redeem an activation key
 ///
-/// Adds the game to the library of the signed-in user. After several attempts with unknown keys, the user has to wait
-/// before each further attempt.
+/// Adds the game of the key to the library of the signed-in user. After several attempts with unknown keys, the user
+/// has to wait before each further attempt.
 #[utoipa::path(
     post, path = "/api/games/redeem", tag = "games", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Not needed: a key can be redeemed only once")),

@@ -172,7 +172,7 @@ impl PutGame<'_> {
         let prices = match self.prices.map(BoundedList::within) {
             None => None,
             Some(None) => {
-                validator.refuse("/prices", format!("must be at most {PRICES_MAX} prices"));
+                validator.refuse("/prices", format!("must have at most {PRICES_MAX} prices"));
                 None
             }
             Some(Some(prices)) => Some(further_prices(validator, &prices, currencies, main)),

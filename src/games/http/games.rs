@@ -41,7 +41,7 @@ where
 
 #[derive(Deserialize, IntoParams)]
 struct ListGamesQuery {
-    /// Only games of this genre, regardless of upper and lower case.
+    /// Only games of this genre; case-insensitive.
     #[param(example = "puzzle")]
     genre: Option<String>,
     /// Only games with all of these words in title, genre or description. The last word may be incomplete.
@@ -228,8 +228,8 @@ async fn add_game(
 
 /// Change a game
 ///
-/// Absent fields stay as they are. Requires the same permission as adding the game. If a user has bought a game that
-/// belongs to the operator, always requires the scope `games:write`.
+/// Absent fields stay unchanged. Requires the same permission as adding the game. A change to a game of the operator
+/// that was sold always requires the scope `games:write`.
 #[utoipa::path(
     put, path = "/api/games/{id}", tag = "games",
     params(("id" = i64, Path, description = "The game", example = 1)),

@@ -1,4 +1,4 @@
-//! Routes that list the games of a user, and tell whether a user owns a game.
+//! Routes that list the games of a user, and check whether a user owns a game.
 
 use axum::Json;
 use axum::extract::{FromRef, State};

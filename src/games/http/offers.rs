@@ -66,7 +66,7 @@ fn refuse_unused_currency(
     currency: &RawField<'_>,
 ) {
     if percent.raw().is_some() && currency.raw().is_some() {
-        validator.refuse("/currency", "must be absent with a percentage");
+        validator.refuse("/currency", "must be absent if percent is given");
     }
 }
 
@@ -112,7 +112,7 @@ impl PutSale<'_> {
             Some(Price { currency, amount })
         });
         if self.percent.raw().is_some() == self.price.raw().is_some() {
-            validator.refuse("/percent", "is required, or price; not both");
+            validator.refuse("/percent", "must be given if price is absent, and only then");
         }
         let starts_at = validator.required("/starts_at", &self.starts_at, stored_moment);
         let ends_at = validator.required("/ends_at", &self.ends_at, stored_moment);
@@ -143,10 +143,10 @@ struct SaleBody {
     starts_at: String,
     #[schema(example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: String,
-    /// Maximum number of copies that are sold at the sale price; null without a limit.
+    /// Maximum number of copies that are sold at the sale price; null if unlimited.
     #[schema(required, example = 500)]
     budget: Option<i32>,
-    /// Number of copies that can still be sold at the sale price; null without a limit.
+    /// Number of copies that can still be sold at the sale price; null if unlimited.
     #[schema(required, example = 37)]
     left: Option<i32>,
 }
@@ -327,14 +327,14 @@ impl CreateCode<'_> {
             Some(Price { currency, amount: amount? })
         });
         if self.percent.raw().is_some() == self.amount.raw().is_some() {
-            validator.refuse("/percent", "is required, or amount; not both");
+            validator.refuse("/percent", "must be given if amount is absent, and only then");
         }
         let publisher = validator.optional("/publisher", &self.publisher, fields::publisher);
         let game = validator.optional("/game", &self.game, |raw| {
             id(raw).map(GameId).ok_or_else(|| "must be the id of a game".to_owned())
         });
         if game.is_some() && publisher.is_some() {
-            validator.refuse("/publisher", "must be absent with a game");
+            validator.refuse("/publisher", "must be absent if game is given");
         }
         let starts_at = validator.optional("/starts_at", &self.starts_at, stored_moment);
         let ends_at = validator.optional("/ends_at", &self.ends_at, stored_moment);

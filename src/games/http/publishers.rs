@@ -143,7 +143,7 @@ struct UpdatePublisher<'a> {
 
 /// Change a publisher
 ///
-/// Absent fields stay as they are. Requires the scope `admin`.
+/// Absent fields stay unchanged. Requires the scope `admin`.
 #[utoipa::path(
     put, path = "/api/publishers/{id}", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1")),

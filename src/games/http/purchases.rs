@@ -136,7 +136,7 @@ async fn purchase_game(
 
 #[derive(Deserialize, ToSchema)]
 struct RefundGame<'a> {
-    /// Id of the user who received the game as a gift; the buyer if absent.
+    /// Id of the user who received the game as a gift; if absent, the buyer kept the game.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     gift_to: RawField<'a>,

@@ -47,7 +47,7 @@ struct PublisherStatementQuery {
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
     /// End of the statement, as an RFC 3339 timestamp; now if absent. If transfers from before this moment may still be
-    /// committed, the statement ends earlier: at `as_of_at` in JSON, or at the time of the closing line in CSV.
+    /// uncommitted, the statement ends earlier: at `as_of_at` in JSON, or at the time of the closing line in CSV.
     #[param(example = "2026-02-01T00:00:00Z")]
     to: Option<String>,
 }
@@ -59,8 +59,8 @@ struct StatementHead {
     publisher: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if the request names an end. It is earlier than the requested end if transfers from before
-    /// the requested end may still be committed.
+    /// End of the statement, if the request names an end. Earlier than the requested end if transfers from before the
+    /// requested end may still be uncommitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -112,8 +112,8 @@ struct StatementEntryBody {
 /// Get the statement of a publisher
 ///
 /// Returns sales, refunds, tax, fees and payouts, oldest first, with the opening and closing balance. A negative
-/// balance is a debt. The sums of tax and fees exclude amounts that refunds gave back. The header `Accept: text/csv`
-/// selects CSV. Requires the scope `games:write`, unless the caller is the publisher.
+/// balance is a debt. The sums of tax and fees exclude refunded amounts. The header `Accept: text/csv` selects CSV.
+/// Requires the scope `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     get, path = "/api/publishers/{id}/statement", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), PublisherStatementQuery),

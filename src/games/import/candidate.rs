@@ -24,10 +24,10 @@ pub(super) struct Candidate {
     pub line: u64,
     /// Identifier of the game in the system that the file comes from.
     pub reference: Option<String>,
-    /// Name of the publisher, if the record gives it instead of the id of the publisher.
+    /// Name of the publisher, if the record has the name instead of the id.
     pub publisher_name: Option<String>,
-    /// Identifier of the base game in the system that the file comes from, if the record gives it instead of the id
-    /// that the base game has in the catalog.
+    /// Identifier of the base game in the system that the file comes from, if the record has this identifier instead of
+    /// the catalog id.
     pub base_reference: Option<String>,
     pub game: NewGame,
 }

@@ -117,7 +117,7 @@ impl GameImporter {
         }
         let mut db = self.db.acquire("games.import").await?;
         let mut tx = db.begin().await?;
-        // This locks the catalog: no other process adds games from here on, so the results of lookups stay valid.
+        // Locks the catalog: no other process adds games from here on, so the results of lookups stay valid.
         bump_revision(&mut tx).await?;
         let candidates = with_publishers(&mut tx, batch.candidates, &mut outcome).await?;
         // Base games are added first, because the base of downloadable content can be in the same batch.
@@ -185,8 +185,8 @@ async fn with_publishers(
     Ok(kept)
 }
 
-/// Adds the games whose idempotency key is new. If the key of a game was used before, counts the game as known if its
-/// fields are the same as then, and refuses the game otherwise.
+/// Adds the games whose idempotency key is new. A game whose key was used before counts as known if its fields are the
+/// same as in the earlier game, and is refused otherwise.
 async fn add_new(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,

@@ -16,7 +16,7 @@ use crate::ledger::currency::{Currencies, Currency};
 /// wait for that transaction.
 const BATCH_RECORDS_MAX: u64 = 1_000;
 
-/// Total size of the records, in bytes, after which a batch ends.
+/// Total size of the records of a batch, in bytes, at which the batch ends.
 const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Maximum number of batches that wait while another batch is added.

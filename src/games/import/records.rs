@@ -1,9 +1,9 @@
 //! Splits a file to import into records. A record is a line of JSON, or a row of CSV, which can span several lines
 //! because its quoted fields can contain line breaks.
 //!
-//! The memory that [`FileRecords`] needs is a small multiple of [`RECORD_BYTES_MAX`], whatever the file contains. If a
-//! row has broken quotes, [`FileRecords`] refuses only the first line of the row and continues with the next line, so
-//! that a missing quote does not swallow the rest of the file.
+//! The memory that [`FileRecords`] needs is a small multiple of [`RECORD_BYTES_MAX`], regardless of the content of the
+//! file. If a row has broken quotes, [`FileRecords`] refuses only the first line of the row and continues with the next
+//! line, so that a missing quote does not swallow the rest of the file.
 
 use std::io::{self, BufRead, Read};
 

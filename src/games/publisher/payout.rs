@@ -54,7 +54,8 @@ impl Games {
         let key = meta.key.hashed(meta.caller.name(), "publisher.payout", &content);
         let debit = seller_account(Some(publisher), currency)?;
         let request = PayoutRequest { player: PlayerId::from(row.user), currency, debit, key };
-        // The largest amount of a transfer, once an attempt has shown that the balance exceeds it.
+        // The largest amount of a transfer; known only after an attempt has failed because the balance exceeds this
+        // amount.
         let mut limit = None;
         for _ in 0..ATTEMPTS_MAX {
             if let Some(earlier) = self.find_payout(&request).await? {
@@ -63,7 +64,7 @@ impl Games {
             match self.try_payout(&request, &mut limit, meta).await {
                 Ok(Some(paid)) => return Ok(paid),
                 Ok(None) => {}
-                // An earlier attempt of the same request may have succeeded meanwhile.
+                // An earlier attempt of the same request may have succeeded in the meantime.
                 Err(refusal) => {
                     return match self.find_payout(&request).await? {
                         Some(earlier) => Ok(earlier),

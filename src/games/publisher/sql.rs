@@ -57,7 +57,7 @@ pub(super) async fn find_by_key(
     Ok(row.fetch_optional(db).await?.map(|row| (row.id, row.content_hash)))
 }
 
-/// Changes a publisher; a value that is `None` stays as it is.
+/// Changes a publisher; a value that is `None` stays unchanged.
 pub(super) async fn update(
     db: &mut PgConnection,
     id: PublisherId,
@@ -86,7 +86,7 @@ pub(super) async fn find(db: &mut PgConnection, id: PublisherId) -> Result<Optio
 
 /// Returns each pair of a publisher and a currency in which the publisher has sold games.
 pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, String)>> {
-    // Takes a single index lookup for each publisher and currency, however many purchases they have.
+    // Uses a single index lookup for each publisher and currency, regardless of the number of purchases.
     let rows = sqlx::query!(
         r#"
         with recursive seller as (
@@ -112,7 +112,7 @@ pub(super) async fn sellers(db: &mut PgConnection) -> Result<Vec<(PublisherId, S
     Ok(rows.into_iter().map(|row| (row.publisher, row.currency)).collect())
 }
 
-/// Total amount that transfers of one kind have moved between an account and another account, in one direction.
+/// Total amount of the transfers of one kind and direction between two accounts.
 pub(super) struct SumRow {
     pub kind: i16,
     pub is_debit: bool,
@@ -120,8 +120,8 @@ pub(super) struct SumRow {
     pub amount: i64,
 }
 
-/// Sums up the transfers from and to an account between two positions of the ledger. Returns a sum for each combination
-/// of kind, direction, and account at the other end of the transfers.
+/// Sums up the transfers from and to an account between two positions of the ledger, separately for each kind,
+/// direction, and account at the other end.
 pub(super) async fn sums(
     db: &mut PgConnection,
     account: AccountId,

@@ -17,7 +17,7 @@ use crate::ledger::transfer::TransferKind;
 /// Number of entries that are read from the ledger at a time.
 const PAGE: i64 = 1_000;
 
-/// Sums of a statement, in minor units. The sums of tax and fees exclude amounts that refunds gave back.
+/// Sums of a statement, in minor units. The sums of tax and fees exclude refunded amounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatementSums {
     pub sales: i64,
@@ -72,8 +72,8 @@ pub struct PublisherStatement {
     pub opening: Minor,
     pub closing: Minor,
     pub sums: StatementSums,
-    /// End of the statement, if the caller gave an end. It is earlier than the requested end if transfers from before
-    /// the requested end may still be committed.
+    /// End of the statement, if the caller gave an end. Earlier than the requested end if transfers from before the
+    /// requested end may still be uncommitted.
     pub until: Option<OffsetDateTime>,
     accounts: Accounts,
     /// Range of ledger sequence numbers that are still to be read: the first number, and the number after the last.
@@ -104,8 +104,8 @@ impl Games {
         require_manager(caller, found.as_ref().map(|row| row.user))?;
         found.ok_or_else(no_publisher)?;
         let own = seller_account(Some(publisher), currency)?;
-        // This moment is read before the snapshot is taken. A snapshot taken earlier could lack entries from before
-        // this moment.
+        // This moment is read before the snapshot is taken. Otherwise, the snapshot could lack entries from before this
+        // moment.
         let settled = match from.or(to) {
             Some(_) => Some(read::settled_until(&mut db, own).await?),
             None => None,
@@ -155,8 +155,8 @@ impl Games {
 }
 
 impl Accounts {
-    /// Returns the kind of the statement entry for a transfer that debits or credits the publisher. If the transfer
-    /// belongs to a refund and credits the publisher, its debited account `other` tells whether it returns tax or a fee.
+    /// Returns the kind of the statement entry for a transfer that debits or credits the publisher. A transfer that
+    /// belongs to a refund and credits the publisher returns tax or a fee; the debited account `other` tells which.
     fn meaning(&self, kind: i16, is_debit: bool, other: i64) -> EntryKind {
         // Tax of a sale to a wallet of another book goes to the tax account of that book.
         let other = AccountId(other).own_id();

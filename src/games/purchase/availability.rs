@@ -4,8 +4,8 @@ use super::sql::QuoteRow;
 use crate::error::{Result, StoreRefusal};
 
 impl QuoteRow {
-    /// Returns an error unless the game is published. The error reveals that a retired game exists, but not that a
-    /// draft exists.
+    /// Returns an error unless the game is published. The error reveals the existence of a retired game, but not of a
+    /// draft.
     pub(super) fn require_published(&self) -> Result<()> {
         match self.state.as_str() {
             "published" => Ok(()),

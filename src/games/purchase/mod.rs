@@ -2,8 +2,8 @@
 //!
 //! The price comes from a quote. A SQL function checks, in the transaction of the posting, that the quote still holds:
 //! the game has not changed, the recipient does not own the game yet, and a copy is left. If the quote no longer holds,
-//! the server makes a new quote and tries again, so a refusal always reflects the current state. The purchase of a free
-//! game moves no money, so it needs no ledger posting.
+//! the server makes a new quote and tries again, so that a refusal always reflects the current state. The purchase of a
+//! free game moves no money, so it needs no ledger posting.
 
 mod availability;
 mod price;
@@ -66,7 +66,7 @@ pub struct PurchaseRequest {
     pub gift_to: Option<UserId>,
     /// Discount code to apply.
     pub code: Option<String>,
-    /// Address of the client, against which wrong discount codes are counted.
+    /// Address of the client; wrong discount codes count against this address.
     pub address: Option<IpAddr>,
 }
 
@@ -145,8 +145,8 @@ impl Games {
         key: Option<HashedKey>,
         meta: RequestMeta<'_>,
     ) -> Result<Purchase> {
-        // An earlier attempt of the same request may have succeeded. The code below would find it too, but only after
-        // the discount code has counted as a guess.
+        // An earlier attempt of the same request may have succeeded. The code below would also find the purchase, but
+        // only after the discount code has counted as a guess.
         if request.code.is_some()
             && let Some(earlier) = self.find_purchase(key).await?
         {
@@ -165,8 +165,8 @@ impl Games {
             }
             let outcome = match quoted {
                 Ok(quote) if held.0.is_none() && quote.is_contended() => {
-                    // Released first, so that other purchases for the recipient do not wait while this purchase waits
-                    // for the game.
+                    // The recipient's lock is released first, so that other purchases for the recipient do not wait
+                    // while this purchase waits for the game.
                     drop(held.1.take());
                     held.0 = Some(self.locks.last_copies.lock(request.game.0).await);
                     held.1 = Some(self.locks.recipient(request.game, recipient).await);
@@ -178,7 +178,7 @@ impl Games {
                 Ok(quote) => self.charge(&quote, (buyer, recipient), key, meta).await,
                 Err(refusal) => Err(refusal),
             };
-            // Another attempt of the same request may have succeeded first, whatever the outcome of this attempt.
+            // Another attempt of the same request may have succeeded first, regardless of the outcome of this attempt.
             match outcome {
                 Ok(Some(purchase)) => return Ok(purchase),
                 Ok(None) => {

@@ -29,12 +29,12 @@ const QUOTES_MAX: usize = 10_000;
 const TRIED_MAX: usize = 100_000;
 
 /// Cache of the facts that quotes depend on. With a cached quote, a purchase reads nothing from the database before its
-/// ledger posting. The posting checks that the game and the fee have not changed, that the quote has not ended, and
+/// ledger posting. The posting checks that the game and the fee have not changed, that the quote has not expired, and
 /// that the buyer does not own the game.
 pub(in crate::games) struct QuoteCache {
     rows: Cache<(GameId, Option<Currency>), Arc<sql::QuoteRow>>,
-    /// Pairs of game and buyer for which a purchase at a cached quote was tried, successful or not. A refused posting
-    /// delays other postings, so each buyer can try a cached quote of a game only once.
+    /// Pairs of game and buyer for which a purchase at a cached quote was tried, successfully or not. A refused posting
+    /// delays other postings, so each buyer can try a cached quote for a game only once.
     tried: Cache<(GameId, UserId), ()>,
 }
 
@@ -182,7 +182,7 @@ impl QuoteCache {
         self.tried.insert((game, buyer), ());
     }
 
-    /// Removes the cached facts about the requested game and currency, because they no longer hold.
+    /// Removes the outdated facts about the requested game and currency from the cache.
     pub(super) fn forget(&self, request: &PurchaseRequest) {
         self.rows.remove(&(request.game, request.currency));
     }

@@ -3,8 +3,8 @@
 //!
 //! The owner also loses the downloadable content of the game. The price of downloadable content is paid back if the
 //! buyer of the game paid for it and its refund window has not ended; other downloadable content is taken away without
-//! a refund. A gift cannot be refunded while the recipient has downloadable content for the game that anyone other than
-//! the buyer of the gift paid for.
+//! a refund. The buyer of a gift cannot get a refund while the recipient owns downloadable content of the game that
+//! another user paid for.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -87,7 +87,7 @@ impl Games {
             match self.try_refund(game, (buyer, recipient), key, meta).await {
                 Ok(Some(refunded)) => return Ok(refunded),
                 Ok(None) => {}
-                // An earlier attempt of the same request may have succeeded meanwhile.
+                // An earlier attempt of the same request may have succeeded in the meantime.
                 Err(refusal) => {
                     return match self.find_refund(game, key).await? {
                         Some(earlier) => Ok(earlier),
@@ -192,8 +192,7 @@ impl Games {
                 return refused("another user paid for downloadable content of the gift");
             }
             if is_own && content.price > 0 && content.currency != currency.code() {
-                let why =
-                    "its downloadable content was paid in another currency: refund that first";
+                let why = "its downloadable content was paid in another currency: refund that content first";
                 return refused(why);
             }
             rows.push(RevertRow {
@@ -252,7 +251,7 @@ impl sql::OwnedGame {
 
 impl RefundPlan {
     /// Returns a function that lists the movements of money for the refund: those of each purchase, in the opposite
-    /// direction. The argument of the function is the wallet that receives the money.
+    /// direction. The argument of the function is the account of the wallet that receives the money.
     fn legs(&self) -> Result<impl Fn(AccountId) -> Vec<Leg>> {
         let tax = AccountId::system(SystemRole::Tax, self.currency);
         let revenue = AccountId::system(SystemRole::Revenue, self.currency);

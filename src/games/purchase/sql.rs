@@ -16,8 +16,8 @@ pub(in crate::games) static CLAIMED: CompanionKind = CompanionKind {
     sql: "with took as (select n from public.claim_purchases($2::text::json) n)",
 };
 
-/// SQL statement that reverts a purchase in the transaction of a ledger posting, if the purchase was not reverted
-/// before.
+/// SQL statement that reverts a purchase in the transaction of a ledger posting, unless the purchase was already
+/// reverted.
 pub(in crate::games) static REVERTED: CompanionKind = CompanionKind {
     name: "games.reverted",
     sql: "with took as (select n from public.revert_purchases($2::text::json) n)",
@@ -39,8 +39,8 @@ pub(super) struct QuoteRow {
     pub sale_price: Option<i64>,
     pub sale_stock: Option<i64>,
     pub sale_left: Option<i32>,
-    /// Number of running and future sales of the game that limit how many copies are sold at the sale price. If this
-    /// number is not zero, the facts cannot be cached, because a sale can sell out without a change to the game.
+    /// Number of running and future sales of the game that limit the copies sold at the sale price. If this number is
+    /// not zero, the facts cannot be cached, because a sale can sell out without a change to the game.
     pub budgets: i64,
     /// Next moment at which a sale of the game begins or ends.
     pub until: Option<OffsetDateTime>,
@@ -111,7 +111,7 @@ pub(super) async fn revert_free(db: &mut PgConnection, rows: &[impl Serialize]) 
 /// Returns whether a SQL statement took effect. A statement has no effect if the facts that it depends on have changed,
 /// or if another transaction held a lock that the statement needed.
 pub(in crate::games) fn took_effect<T>(outcome: sqlx::Result<T>) -> Result<bool> {
-    // In this order: not every row took effect, a lock was not available, a deadlock.
+    // Error codes: not every row took effect, a lock was not available, and a deadlock.
     const OVERTAKEN: [&str; 3] = ["RW002", "55P03", "40P01"];
     match outcome {
         Ok(_) => Ok(true),

@@ -1,4 +1,4 @@
-//! Sales: a lower price of a game for a window of time. A sale can have a budget: the maximum number of copies that are
+//! Sales: a lower price of a game for a limited time. A sale can have a budget: the maximum number of copies that are
 //! sold at the sale price.
 //!
 //! The clock of the database decides which sale runs. If several sales run, the lowest price applies.
@@ -39,9 +39,9 @@ pub struct Sale {
     pub discount: SaleDiscount,
     pub starts_at: OffsetDateTime,
     pub ends_at: OffsetDateTime,
-    /// Maximum number of copies that are sold at the sale price; `None` without a limit.
+    /// Maximum number of copies that are sold at the sale price; `None` if unlimited.
     pub budget: Option<i32>,
-    /// Number of copies that can still be sold at the sale price; `None` without a limit.
+    /// Number of copies that can still be sold at the sale price; `None` if unlimited.
     pub left: Option<i32>,
 }
 
@@ -53,8 +53,8 @@ pub struct SalePut {
 }
 
 impl Games {
-    /// Creates or changes a sale of a game. If the change lowers the maximum number of copies at the sale price, copies
-    /// that were already sold stay sold.
+    /// Creates or changes a sale of a game. A lower maximum number of copies at the sale price does not affect copies
+    /// that were already sold.
     pub async fn put_sale(
         &self,
         game: GameId,
@@ -67,7 +67,7 @@ impl Games {
         let state = lock_managed(&mut tx, game, caller).await?;
         let known = sql::find(&mut tx, game, &sale.name).await?;
         if known.is_none() && sql::count(&mut tx, game).await? >= SALES_MAX {
-            let detail = format!("is one more than the limit of {SALES_MAX} sales of a game");
+            let detail = format!("exceeds the limit of {SALES_MAX} sales per game");
             return Err(Error::field("sale", detail));
         }
         let stock = match (sale.budget, known.as_ref().and_then(|known| known.stock)) {
@@ -133,7 +133,7 @@ impl Games {
     }
 }
 
-/// Returns an error unless a sale or a discount code ends after it starts.
+/// Returns an error unless the end of a sale or a discount code is after its start.
 pub fn require_window(starts_at: OffsetDateTime, ends_at: OffsetDateTime) -> Result<()> {
     if starts_at < ends_at {
         return Ok(());

@@ -92,8 +92,8 @@ impl GameEvents {
         Self { db }
     }
 
-    /// Publishes an event of a game server. Returns whether an earlier request with the same idempotency key has
-    /// already published the event.
+    /// Publishes an event of a game server. Returns whether an earlier request with the same idempotency key already
+    /// published the event.
     async fn publish(
         &self,
         caller: &Caller,
@@ -174,7 +174,7 @@ struct PublishEventBody<'a> {
     payload: RawField<'a>,
 }
 
-/// Response to a published event.
+/// Response to a request that publishes an event.
 #[derive(Serialize, ToSchema)]
 struct Published {
     #[schema(example = "game-outcomes")]

@@ -1,4 +1,5 @@
-//! Finds the players that own main wallets, and caches them. Also reads the balances of wallets after given transfers.
+//! Finds the players that own main wallets, and caches them. Also reads the balances of wallets at given rows of the
+//! ledger.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -65,8 +66,8 @@ impl Players {
             let sql::PlayerRow { wallet, player, currency, app_user, is_registered } = row;
             let user = app_user.filter(|_| is_registered);
             let player = Arc::new(PlayerWallet { player, currency, user });
-            // A user without a password is not cached, because the user may set a password at any time and then counts
-            // as registered.
+            // A user without a password is not cached, because such a user counts as registered after setting a
+            // password.
             if app_user.is_none() || is_registered {
                 self.cache.insert(wallet, Some(Arc::clone(&player)));
             }
@@ -80,8 +81,8 @@ impl Players {
         Ok(found)
     }
 
-    /// Returns the reserved (held) amount of each wallet right after a ledger row. Each element of `after` contains a
-    /// wallet, and the number (`seq`) of the ledger row for this wallet.
+    /// Returns the reserved (held) amount of each wallet right after a ledger row. Each element of `after` is a wallet
+    /// and the sequence number of its ledger row.
     pub(in crate::play) async fn held(&self, after: &[(WalletId, i64)]) -> Result<Vec<Minor>> {
         if after.is_empty() {
             return Ok(Vec::new());
@@ -98,7 +99,7 @@ impl Players {
     }
 
     /// Returns the total balance of each wallet, including held money, right after a ledger row. Each element of
-    /// `after` contains a wallet, and the number (`seq`) of the ledger row for this wallet.
+    /// `after` is a wallet and the sequence number of its ledger row.
     pub(in crate::play) async fn total_balances_after(
         &self,
         after: &[(WalletId, i64)],

@@ -131,8 +131,8 @@ impl GameProgress {
     }
 }
 
-/// Returns the kind of change that a deposit or a withdrawal makes, with the wallet's account and the account's
-/// available balance afterwards. Returns `None` for all other ledger rows. `before` is the preceding row of the ledger,
+/// Returns whether a ledger row is a first deposit, another deposit or a withdrawal, with the wallet's account and its
+/// available balance after the row. Returns `None` for all other rows. `before` is the preceding row of the ledger,
 /// which shows whether a deposit opened the wallet.
 fn movement(before: Option<&BookRow>, row: &BookRow) -> Option<(Movement, AccountId, i64)> {
     match TransferKind::from_code(row.kind)? {

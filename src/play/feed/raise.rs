@@ -32,15 +32,16 @@ const LEADING_WINDOW_MAX: i64 = 20_000;
 /// balance within a read is recorded, so longer reads mean fewer writes.
 const HIGHEST_WINDOW_MAX: i64 = 50_000;
 
-/// Source of raises (transfers that increase a balance); `LEADING` selects between [`LeadingRaises`] and
+/// Source of raises (transfers that increase a balance): [`LeadingRaises`] if `LEADING` is true, otherwise
 /// [`HighestRaises`].
 pub(in crate::play) struct Raises<const LEADING: bool>;
 
-/// Feed of the transfers that raise a player's balance above the highest balance so far, which is in `game_leader`.
+/// Source of the transfers that raise a player's balance above the leader's record (the highest balance ever, in the
+/// table `game_leader`).
 pub(in crate::play) type LeadingRaises = Raises<true>;
 
-/// Source that returns, per read, a single transfer for each player and currency: the transfer that led to the highest
-/// balance that the player reached within the read.
+/// Source that returns, in each read, one transfer per player and currency: the transfer after which the player's
+/// balance was highest.
 pub(in crate::play) type HighestRaises = Raises<false>;
 
 impl<const LEADING: bool> Source for Raises<LEADING> {
@@ -66,8 +67,7 @@ impl<const LEADING: bool> Source for Raises<LEADING> {
         } else {
             sql::highest_raises(db, book, first, last, max).await?
         };
-        // If the limit cut the list off, the next read begins after the last item and finds the raises that are missing
-        // here.
+        // If the list reaches the limit, the next read begins after the last item and finds the missing raises.
         let has_more_items = i64::try_from(items.len()).is_ok_and(|count| count >= max);
         let last_item = items.last().filter(|_| has_more_items);
         let until = last_item.map_or(window_end, Self::position_of);

@@ -75,7 +75,7 @@ impl WalletRpc {
         CallMeta::read(request, &self.authenticator).await.map_err(status::from_error)
     }
 
-    /// Validates the player and the currency of a request message.
+    /// Parses the player's id and the currency code of a request.
     fn read_holder(&self, user_id: &str, code: &str) -> Result<(PlayerId, Currency)> {
         let mut validator = Validator::default();
         let player = validator.check("/user_id", player(user_id));
@@ -83,7 +83,7 @@ impl WalletRpc {
         validator.finish(player.zip(currency))
     }
 
-    /// Validates a request message that deposits to or withdraws from a single player.
+    /// Validates the fields of a request to deposit to, or withdraw from, a player's wallet.
     fn read_movement(&self, user_id: &str, amount: i64, code: &str) -> Result<MoveMoney> {
         let mut validator = Validator::default();
         let player = validator.check("/user_id", player(user_id));
@@ -168,7 +168,7 @@ macro_rules! from_posting {
 
 from_posting! { DepositResponse WithdrawResponse TransferResponse PostedItem }
 
-/// Makes an error about a wallet point to the request field that contains the player's id.
+/// Makes an error about a wallet refer to the request field that contains the player's id.
 fn with_field(error: Error, field: &str) -> Error {
     error.with_pointer(|_| Some(format!("/{field}")))
 }

@@ -140,7 +140,7 @@ impl Sender {
         Ok(PostStreamResponse { results: join_all(results).await })
     }
 
-    /// Identifies the caller again for each request, so that a stream ends soon after its credential expires or is
+    /// Authenticates the caller again for each request, so that a stream ends soon after its credential expires or is
     /// revoked.
     async fn caller(&self) -> Result<Caller> {
         match &self.call.presented {

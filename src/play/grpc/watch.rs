@@ -14,8 +14,8 @@ use crate::realtime::{Watch, WatchedEvent, Watcher};
 type Responses = BoxStream<'static, Result<WatchBalanceResponse, Status>>;
 
 impl WalletRpc {
-    /// Streams the balance of a player. If the request contains a position, the stream contains the changes after this
-    /// position. Otherwise, the stream begins with the current balance, followed by later changes.
+    /// Streams the balance of a player. If the request contains a position, streams the changes after this position.
+    /// Otherwise, streams the current balance and then every later change.
     pub(super) async fn follow_balance(
         &self,
         request: Request<WatchBalanceRequest>,

@@ -217,7 +217,7 @@ impl Leaderboards {
         if !settings.prizes.is_empty() {
             caller.require_scope(Scope::WalletWrite)?;
         }
-        // If the current season is past its end, ends it first, so that it keeps its settings.
+        // A current season that is past its end is ended first, so that the change does not affect it.
         if let Ok(id) = self.id_of(name).await {
             self.end_due_season(id).await?;
         }
@@ -376,7 +376,7 @@ async fn change(db: &mut PgConnection, board: &Board, settings: &BoardSettings) 
     require_future(now, ends_at)?;
     match open {
         Some(season) => sql::move_season_end(db, season.id, ends_at).await,
-        // The last season has ended already, so the new schedule begins another season.
+        // The last season has ended, so the new schedule begins another season.
         None => sql::open_season(db, board.id, now, ends_at).await,
     }
 }

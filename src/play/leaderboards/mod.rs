@@ -77,7 +77,7 @@ impl std::ops::Deref for Leaderboards {
 }
 
 impl Leaderboards {
-    /// Creates the operations on leaderboards, and starts the task that batches submitted scores.
+    /// Creates a handle to the leaderboards, and starts the task that batches submitted scores.
     pub fn start(
         db: Database,
         wallets: Wallets,

@@ -14,9 +14,9 @@ use time::OffsetDateTime;
 /// Longest cron expression, in characters.
 pub(super) const CRON_MAX: usize = 100;
 
-/// Maximum number of attempts to find the next time that matches a cron expression. When the clocks change, as for
-/// daylight saving time, the cron library may return a time that has already passed; the search then continues at a
-/// later time.
+/// Maximum number of attempts to find the next time that matches a cron expression. When the clocks change for daylight
+/// saving time, the cron library may return a time that has already passed; the search then continues from a later
+/// time.
 const SKIPPED_MAX: usize = 1_000;
 
 /// A cron expression in a time zone. A season ends at each time that matches the expression.

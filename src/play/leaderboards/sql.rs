@@ -37,7 +37,7 @@ fn stored_rules(settings: &BoardSettings) -> Result<String> {
     serde_json::to_string(&rules).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Returns the current time by the database's clock, which decides when seasons begin and end.
+/// Returns the current time of the database's clock, which decides when seasons begin and end.
 pub(super) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime> {
     Ok(sqlx::query_scalar!(r#"select leaderboard_now() as "now!""#).fetch_one(db).await?)
 }

@@ -1,4 +1,4 @@
-//! Lists of published games: by genre, by publisher, on sale, or by the words of a search.
+//! Lists of published games, filtered by genre, by publisher, by sale, or by the words of a search.
 
 mod sql;
 
@@ -70,8 +70,8 @@ pub fn search_query(text: &str) -> Option<String> {
 }
 
 impl Games {
-    /// Returns a list of published games, from the cache if possible. `write` makes the response body from the games;
-    /// `next` makes the path of the next page from the last game of the page.
+    /// Returns a list of published games, from the cache if possible. `write` creates the response body from the games;
+    /// `next` creates the path of the next page from the last game of the page.
     pub async fn list(
         &self,
         filter: &GameFilter,
@@ -92,7 +92,7 @@ impl Games {
         write: impl FnOnce(&[ListedGame]) -> Result<Bytes>,
         next: impl FnOnce(GameId) -> String,
     ) -> Result<Arc<CachedList>> {
-        // A list of games on sale expires, because sales begin, end and sell out without a change to the catalog.
+        // A list of games on sale expires, because a sale can begin, end or sell out without a change to the catalog.
         let expires_at = filter.on_sale.then(|| Instant::now() + SALES_CACHED_FOR);
         let mut db = self.db.fresh_snapshot("games.list").await?;
         let (revision, position) = sql::revision_and_position(&mut db).await?;

@@ -25,7 +25,8 @@ const READER: ReaderOptions = ReaderOptions {
     name: "leaderboard",
     items_max: 5_000,
     pause: Duration::from_millis(250),
-    // Longer pauses save writes: of all balances that a player reaches between two steps, only the highest is recorded.
+    // Longer pauses save writes: of all balances that a player reaches between two reads of the ledger, only the
+    // highest is recorded.
     pause_steps: 4,
 };
 

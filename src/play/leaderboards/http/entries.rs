@@ -1,4 +1,4 @@
-//! Routes of the entries of a leaderboard: submit a score, get a page, and get an entry with its neighbors.
+//! Routes for the entries of a leaderboard: submit a score, get a page, and get an entry with its neighbors.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -245,7 +245,8 @@ struct BoardPageBody {
 /// Parses the query parameters `after` and `before`, which cannot be combined.
 pub(super) fn page_start(after: Option<&str>, before: Option<&str>) -> Result<PageStart> {
     let cursor = |name: &str, text: &str| {
-        Cursor::decode(text).ok_or_else(|| Error::field(name, "is not the end of a page"))
+        Cursor::decode(text)
+            .ok_or_else(|| Error::field(name, "is not a cursor: take it from the header Link"))
     };
     match (after, before) {
         (None, None) => Ok(PageStart::First),
@@ -329,7 +330,7 @@ pub(super) const AROUND_DEFAULT: i64 = 5;
 
 /// Get an entry and its neighbors
 ///
-/// Returns a player's entry, and the entries that are ranked directly above and below it.
+/// Returns the entry of a player, and the entries ranked directly above and below.
 #[utoipa::path(
     get, path = "/api/leaderboards/{board}/users/{id}", tag = "play",
     params(

@@ -30,7 +30,7 @@ use crate::ledger::currency::Currencies;
 use crate::ledger::money::Minor;
 use crate::wallet::http::body::number;
 
-/// Highest rank number that can have a prize.
+/// Largest rank number that can win a prize.
 const PRIZE_RANK_MAX: i32 = 10_000;
 
 pub fn routes<S>() -> OpenApiRouter<S>
@@ -220,7 +220,7 @@ impl PutLeaderboard<'_> {
         let ends_at = validator.optional("/ends_at", &self.ends_at, stored_moment);
         let prizes = match self.prizes.map(BoundedList::within) {
             Some(None) => {
-                validator.refuse("/prizes", format!("must be at most {PRIZES_MAX} prizes"));
+                validator.refuse("/prizes", format!("must have at most {PRIZES_MAX} prizes"));
                 Vec::new()
             }
             Some(Some(prizes)) => prize_rules(&mut validator, &prizes, currencies),
@@ -272,10 +272,9 @@ fn prize_rules(
 
 /// Create or change a leaderboard
 ///
-/// Requires the scope `events:write`, and also `wallet:write` if the leaderboard has prizes before or after the
-/// request. The fields `order` and `operator` cannot change once the leaderboard has entries. Changed prizes apply from
-/// the next season on. A leaderboard without `reset` has only a single season, so its prizes cannot change while the
-/// season is running.
+/// Requires the scope `events:write`, and also `wallet:write` if the leaderboard has prizes or gets prizes. The fields
+/// `order` and `operator` cannot change once the leaderboard has entries. Changed prizes apply from the next season on.
+/// A leaderboard without `reset` has only a single season, so its prizes cannot change while the season is running.
 #[utoipa::path(
     put, path = "/api/leaderboards/{board}", tag = "play",
     params(("board" = String, Path, description = "Name: 1 to 64 letters, digits, `.`, `_` and `-`", example = "weekly")),

@@ -1,4 +1,4 @@
-//! Routes of the accounts from which prizes are paid (`/api/prize-account`), and the route that retries unpaid prizes.
+//! Routes that list and fund the accounts from which prizes are paid, and the route that retries unpaid prizes.
 
 use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Response};
@@ -131,8 +131,8 @@ struct RetriedPrizesBody {
 
 /// Retry the unpaid prizes
 ///
-/// Tries again to pay the unpaid prizes of a leaderboard. First fix the cause, such as an empty prize account. Requires
-/// the scope `admin`.
+/// Tries again to pay the unpaid prizes of a leaderboard. Before the request, fix the cause, such as an empty prize
+/// account. Requires the scope `admin`.
 #[utoipa::path(
     post, path = "/api/leaderboards/{board}/prizes/retry", tag = "play", security(("bearer" = [])),
     params(
@@ -140,7 +140,7 @@ struct RetriedPrizesBody {
         ("Idempotency-Key" = Option<String>, Header, description = "Not needed: each prize is paid once"),
     ),
     responses(
-        (status = 200, description = "The prizes are due again", body = RetriedPrizesBody),
+        (status = 200, description = "The number of prizes that the server tries to pay again", body = RetriedPrizesBody),
         Problems,
     ),
 )]

@@ -64,7 +64,7 @@ impl Cursor {
     }
 }
 
-/// Choice of a page of a leaderboard: the first page, or the page after or before a cursor.
+/// Start of a page of a leaderboard: the first entry, or the entries after or before a cursor.
 #[derive(Debug)]
 pub enum PageStart {
     First,
@@ -188,7 +188,7 @@ impl Leaderboards {
         }
         let timer = ReadTimer::start("page");
         let place = start.cursor().map_or(&[] as &[u8], |cursor| &cursor.place);
-        // The query reads an entry more than the page shows, which tells whether there is another page.
+        // The query reads one more entry than the page shows, to find out whether there is another page.
         let rows = sql::page(db, season, place, start.is_backward(), limit + 1).await?;
         timer.finish(&self.metrics);
         let mut entries =

@@ -126,7 +126,7 @@ impl Leaderboards {
             refusal.name(),
         )
         .await?;
-        // If the prize was not marked, another process has paid it or marked it as unpaid meanwhile.
+        // If the prize was not marked, another process has already paid it or marked it as unpaid.
         if is_marked {
             self.metrics.wallet_leaderboard_prizes_total.with(["unpaid"]).increment(1);
             tracing::warn!(

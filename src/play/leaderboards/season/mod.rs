@@ -2,7 +2,7 @@
 //! next season.
 //!
 //! The clock of the database decides when a season ends. Every process looks for seasons that are past their end, and
-//! enqueues jobs that end them. If a score arrives after the end of a season, but before the job has run, the
+//! enqueues jobs that end them. If a score is submitted after the end of a season, but before the job has run, the
 //! submission first ends the season. The score then counts for the next season.
 
 mod sql;
@@ -25,8 +25,8 @@ use crate::telemetry::gauge_value;
 /// Pause after a search for seasons past their end, if the search found such a season or failed.
 const PAUSE_AFTER_DUE: Duration = Duration::from_secs(1);
 
-/// Longest pause between two searches for seasons past their end. A longer pause could delay the end of a short season
-/// that another process begins meanwhile.
+/// Longest pause between two searches for seasons past their end. With a longer pause, a short season that another
+/// process begins in the meantime could end late.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Interval at which this process updates the gauge metrics of leaderboards, and searches for prizes that are still
@@ -109,8 +109,8 @@ impl Leaderboards {
         prizes.with(["due"]).set(gauge_value(state.due));
         prizes.with(["unpaid"]).set(gauge_value(state.unpaid));
         self.metrics.wallet_leaderboard_season_overdue_seconds.set(state.overdue_seconds);
-        // The job that pays prizes is enqueued when the season ends. This enqueues it again if it has used up its
-        // attempts.
+        // The job that pays prizes is enqueued when the season ends. If the job has used up its attempts, it is
+        // enqueued again here.
         for season in sql::seasons_with_due_prizes(&mut db, DUE_MAX).await? {
             let mut tx = db.begin().await?;
             jobs::enqueue_prizes(&mut tx, season).await?;

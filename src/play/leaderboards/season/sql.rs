@@ -9,8 +9,8 @@ use crate::ids::{LeaderboardId, SeasonId};
 /// transaction short.
 const PURGED_MAX: i64 = 5_000;
 
-/// Values of the gauge metrics: the numbers of leaderboards, due prizes and unpaid prizes, and the number of seconds
-/// since the most overdue season should have ended.
+/// Values of the gauge metrics: the numbers of leaderboards, due prizes and unpaid prizes, and the overdue time of the
+/// most overdue season, in seconds.
 pub(super) struct StateRow {
     pub boards: i64,
     pub due: i64,
@@ -24,8 +24,8 @@ pub(super) struct SeasonEnd {
     pub seconds: f64,
 }
 
-/// Returns at most `limit` running seasons that have a scheduled end, earliest end first. The first seasons may be past
-/// their end.
+/// Returns at most `limit` running seasons that have a scheduled end, earliest end first. Seasons past their end are
+/// included.
 pub(super) async fn next_ends(db: &mut PgConnection, limit: i64) -> Result<Vec<SeasonEnd>> {
     let ends = sqlx::query_as!(
         SeasonEnd,

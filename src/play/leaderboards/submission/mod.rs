@@ -1,4 +1,4 @@
-//! Submission of scores: a client submits a score of a player, and gets the updated entry of the player.
+//! Submission of scores: a client submits a score for a player, and gets the player's updated entry.
 
 pub(super) mod queue;
 mod sql;
@@ -20,7 +20,7 @@ use crate::telemetry::Metrics;
 pub const SCORE_MAX: i64 = (1 << 53) - 1;
 
 /// Maximum number of attempts to record a submitted score. The server tries again after it has ended an overdue season,
-/// or after it has removed a stale id of the leaderboard from the cache.
+/// or has removed a stale leaderboard id from the cache.
 const ATTEMPTS_MAX: usize = 5;
 
 /// A score that a client submits for a player.
@@ -117,8 +117,8 @@ impl Leaderboards {
     }
 }
 
-/// Returns the hashed idempotency key of a submission. The hash includes the leaderboard, so batches of different
-/// leaderboards never insert the same key. Otherwise, the batches could wait for each other.
+/// Returns the hashed idempotency key of a submission. The hash includes the leaderboard, so that batches of different
+/// leaderboards never insert the same key and so never wait for each other.
 fn hashed(
     submission: &Submission,
     board: &str,

@@ -1,9 +1,9 @@
 //! The queue of submitted scores. Submissions that arrive while a transaction for their leaderboard is running share
 //! the next transaction.
 //!
-//! Submissions to a leaderboard run one after another, because each submission may change every rank. If each
-//! submission had its own transaction, a submission would wait for the commits of all submissions before it. A batch of
-//! submissions waits for only a single commit.
+//! Submissions to a leaderboard run one after another, because each submission may change every rank. With a
+//! transaction for each submission, a submission would wait for the commits of all earlier submissions. A batch waits
+//! for only one commit.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -197,7 +197,7 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
         }
     };
     for (waiting, outcome) in batch.into_iter().zip(outcomes) {
-        // Sending fails if the client has disconnected, which does not matter here.
+        // Sending fails if the client has disconnected. That does not matter here.
         let _gone = waiting.reply.send(outcome);
     }
 }
