@@ -34,8 +34,7 @@ const SETTINGS_HINT: &str =
 /// Commands to which `--json` does not apply. Their help hides the option.
 const WITHOUT_JSON: [&str; 3] = ["serve", "migrate", "openapi"];
 
-/// Commands that are clients of a running server. Their help does not mention the server's settings, which only the
-/// server reads.
+/// Commands that are clients of a running server. Their help omits the server's settings, which only the server reads.
 const TALKING_TO_A_SERVER: [&str; 3] = ["wallet", "transfer", "webhook"];
 
 /// Hides the server's settings in the help of a command and of its subcommands, but still accepts them. clap adds a
@@ -60,7 +59,8 @@ pub enum Command {
     Serve,
     /// Migrate the database to this version, then exit.
     Migrate {
-        /// Instead, distribute the books of a migrated ledger over the servers of its Citus cluster; needs a superuser.
+        /// Do not migrate, but distribute the books of an already migrated ledger over its Citus cluster; needs a
+        /// superuser.
         #[arg(long)]
         citus: bool,
     },
@@ -95,7 +95,7 @@ pub enum Command {
     /// Fund the hot wallets, and control the simulated external exchange and blockchain.
     #[command(subcommand)]
     Exchange(ExchangeCommand),
-    /// Print the audit log of users and keys.
+    /// Print the audit log of security-relevant actions, such as logins and changes to API keys.
     Audit(AuditArgs),
     /// List, open, fund and freeze wallets on a server.
     Wallet(ClientArgs<WalletCommand>),
@@ -105,7 +105,7 @@ pub enum Command {
     Webhook(ClientArgs<WebhookCommand>),
     /// Check that the server at --internal-listen is ready; exit with 1 if it is not.
     Health,
-    /// Prepare a database that was restored to an earlier moment; `scripts/restore` runs this command.
+    /// Prepare a restored database for use; `scripts/restore` runs this command.
     Restored,
     /// Print the OpenAPI document.
     Openapi,

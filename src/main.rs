@@ -1,5 +1,5 @@
-//! Entry point of the program: runs the command that the command line names. If the command fails, prints the cause to
-//! standard error.
+//! Entry point of the program: runs the command that the command line names, and prints the cause to standard error if
+//! the command fails.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -216,7 +216,7 @@ async fn prize_account(
         let leaderboards = open_leaderboards(&config, db, &tasks, metrics).await?;
         let outcome = leaderboards::cli::run(&leaderboards, command, output).await;
         let is_stopped = tasks.stop(config.lifecycle.shutdown_timeout).await;
-        anyhow::ensure!(is_stopped, "the writer of the ledger did not stop in time");
+        anyhow::ensure!(is_stopped, "the ledger writer did not stop in time");
         outcome
     })
     .await
@@ -233,7 +233,7 @@ async fn with_exchange(
         let exchange = open_exchange(&config, db, &tasks, metrics).await?;
         let outcome = command(&exchange).await;
         let is_stopped = tasks.stop(config.lifecycle.shutdown_timeout).await;
-        anyhow::ensure!(is_stopped, "the writer of the ledger did not stop in time");
+        anyhow::ensure!(is_stopped, "the ledger writer did not stop in time");
         outcome
     })
     .await
@@ -271,7 +271,7 @@ async fn verify(config: Config, anchors: Vec<Anchor>, output: OutputArgs) -> any
     output.print(&report, Ok, |report| Ok(report.to_string()))?;
     match report.faults.first() {
         None => Ok(()),
-        Some(fault) => anyhow::bail!("the book has faults, the first one is: {fault}"),
+        Some(fault) => anyhow::bail!("the ledger has faults; the first fault is: {fault}"),
     }
 }
 

@@ -15,7 +15,7 @@ const PAGE: i64 = 1_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum KeyCommand {
-    /// Create a key and print it. It cannot be shown again.
+    /// Create a key and print it. The key cannot be shown again.
     Create {
         /// Name of the program that uses the key.
         #[arg(long)]

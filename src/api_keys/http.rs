@@ -148,7 +148,7 @@ async fn create_key(
 struct ListKeysQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
+    /// Cursor after which the page begins. Take it from the `Link` header of the previous page.
     after: Option<i64>,
 }
 
@@ -158,7 +158,7 @@ struct ListKeysQuery {
 #[utoipa::path(
     get, path = "/api/keys", tag = "keys", params(ListKeysQuery), security(("bearer" = [])),
     responses(
-        (status = 200, description = "Keys, sorted by id; the header `Link` has the URL of the next page", body = [ApiKeyBody]),
+        (status = 200, description = "Keys, sorted by id; the `Link` header has the URL of the next page", body = [ApiKeyBody]),
         Problems,
     ),
 )]

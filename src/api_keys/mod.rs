@@ -154,7 +154,7 @@ impl ApiKeys {
         caller.require_scope(Scope::Admin)?;
         let is_of_games = |scope: &Scope| matches!(scope, Scope::GamesRead | Scope::GamesWrite);
         if publisher.is_some() && !scopes.iter().all(is_of_games) {
-            let why = "a key of a publisher has only games:read and games:write";
+            let why = "a key of a publisher can have only the scopes games:read and games:write";
             return Err(Error::field("/scopes", why));
         }
         let secret = new_secret();
@@ -162,7 +162,8 @@ impl ApiKeys {
         let mut db = self.db.acquire("keys.create").await?;
         let mut tx = db.begin().await?;
         let row = sql::create(&mut tx, name, &scopes, &secret.hash(), publisher).await?;
-        let row = row.ok_or_else(|| Error::field("/publisher", "there is no such publisher"))?;
+        let row =
+            row.ok_or_else(|| Error::field("/publisher", "there is no publisher with this id"))?;
         self.audit(&mut tx, caller, origin, AuditAction::KeyCreated, row.id).await?;
         tx.commit().await?;
         Ok(NewApiKey { key: format_key(row.id, &secret), row })
@@ -193,8 +194,8 @@ impl ApiKeys {
         Ok(())
     }
 
-    /// Gives a key a new secret. The current secret stays valid for a day. A second rotation within that day replaces
-    /// only the new secret: the new secret becomes invalid, and the old secret stays valid until the day has passed.
+    /// Gives a key a new secret. The current secret stays valid for a day. A second rotation within that day makes the
+    /// secret from the first rotation invalid; the original secret stays valid until the day has passed.
     pub async fn rotate(
         &self,
         caller: &Caller,

@@ -55,7 +55,7 @@ pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Resul
     Ok(rows.fetch_all(db).await?)
 }
 
-/// The columns of a stored API key with which a credential is checked.
+/// The columns of an API key that are needed to check a credential.
 pub(super) struct StoredApiKey {
     pub scopes: Vec<String>,
     /// User account of the publisher, if the key is limited to the games of a publisher.
@@ -95,9 +95,8 @@ pub(super) async fn revoke(db: &mut PgConnection, id: ApiKeyId) -> Result<bool> 
     Ok(update.execute(db).await?.rows_affected() == 1)
 }
 
-/// Gives a key a new secret. The current secret stays valid for the time `overlap`. A second rotation within that time
-/// replaces only the new secret: the new secret becomes invalid, and the old secret stays valid until the time has
-/// passed.
+/// Gives a key a new secret. The current secret stays valid for `overlap`. A second rotation within that time makes the
+/// secret from the first rotation invalid; the original secret stays valid until the time has passed.
 pub(super) async fn rotate(
     db: &mut PgConnection,
     id: ApiKeyId,

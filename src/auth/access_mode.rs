@@ -21,7 +21,8 @@ pub struct AccessArgs {
     /// Let users deposit into their own wallets [default: true with open access, else false].
     #[arg(long, env = "REVWALLET_SELF_SERVICE_FUNDING", global = true, num_args = 0..=1, default_missing_value = "true")]
     pub self_service_funding: Option<bool>,
-    /// Networks of proxies whose `X-Forwarded-For` is trusted: `10.0.0.0/8,192.168.1.7/32`.
+    /// Networks of trusted proxies, separated by commas, such as `10.0.0.0/8,192.168.1.7/32`. The `X-Forwarded-For`
+    /// header of these proxies is trusted.
     #[arg(
         long,
         env = "REVWALLET_TRUSTED_PROXIES",

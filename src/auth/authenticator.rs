@@ -112,7 +112,7 @@ where
     }
 }
 
-/// Returns the bearer credential in the header `Authorization`, if the request has this header. Returns an error if the
+/// Returns the bearer credential in the `Authorization` header, if the request has this header. Returns an error if the
 /// header contains anything else.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<Secret>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();

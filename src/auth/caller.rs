@@ -30,7 +30,7 @@ pub struct ApiKeyGrant {
 /// The identity behind a call: an anonymous client, a user, a program or an operator.
 #[derive(Debug, Clone)]
 pub enum Principal {
-    /// A client without a credential. If access is closed, the client may use only routes that need no credential.
+    /// A client without a credential. If access is closed, such a client may use only routes that need no credential.
     Anonymous,
     User(SignedIn),
     /// A program that presented an API key, with the permissions of the key.

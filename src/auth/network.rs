@@ -1,4 +1,4 @@
-//! The network of a client's address. Limits per address treat all addresses of a network as the same client.
+//! The network of a client's address. A limit per address counts all addresses of a network as one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -58,7 +58,7 @@ impl Scope {
     }
 }
 
-/// Permission checks, with which operations begin.
+/// Permission checks that operations begin with.
 impl Caller {
     /// Returns the id of the signed-in user, or an error if the caller is not a signed-in user.
     pub fn require_user(&self) -> Result<UserId> {

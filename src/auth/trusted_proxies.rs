@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// Networks of proxies whose `X-Forwarded-For` is trusted. Cheap to clone.
+/// Networks of the proxies whose `X-Forwarded-For` header is trusted. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
@@ -32,7 +32,7 @@ impl TrustedProxies {
 }
 
 /// Returns the address of the client: the peer of the connection or, if the peer is a trusted proxy, the last address
-/// in the header `X-Forwarded-For` that is not a trusted proxy. Earlier addresses in the header are ignored, because
+/// in the `X-Forwarded-For` header that is not a trusted proxy. Earlier addresses in the header are ignored, because
 /// the client could have forged them.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     let mut address = peer.to_canonical();

@@ -40,7 +40,7 @@ struct Problem {
 
 impl Api {
     pub(super) fn new(server: Server) -> anyhow::Result<Self> {
-        // This fails if a provider is already installed, which is the same provider.
+        // Installation fails if a provider is already installed, which is harmless because it is the same provider.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .user_agent(concat!("revwallet/", env!("CARGO_PKG_VERSION")))
@@ -99,8 +99,8 @@ impl Api {
         Ok(self.send(method, self.url(path)?, body, None).await?.1)
     }
 
-    /// Sends a request that takes effect only once for each idempotency key. If repeating the request may succeed, the
-    /// error contains the key, with which the user can repeat the command.
+    /// Sends a request that takes effect only once for each idempotency key. If a retry may succeed, the error contains
+    /// the key, so that the user can repeat the command with this key.
     pub(super) async fn post_once(
         &self,
         path: &str,
@@ -138,7 +138,7 @@ impl Api {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
         let server = self.server.url.as_str().trim_end_matches('/');
-        let unreachable = || format!("the server at {server} does not answer");
+        let unreachable = || format!("the server at {server} does not respond");
         let response = request.send().await.map_err(reqwest::Error::without_url);
         let response = response.with_context(unreachable)?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -184,13 +184,13 @@ fn parse(body: &str) -> anyhow::Result<Box<RawValue>> {
 /// has no problem document, the message quotes the beginning of its text instead.
 fn problem(status: StatusCode, text: &str) -> String {
     if let Ok(problem) = serde_json::from_str::<Problem>(text) {
-        return format!("the server answered {}: {}", status.as_u16(), problem.detail);
+        return format!("the server responded with {}: {}", status.as_u16(), problem.detail);
     }
     let text: String = text.trim().chars().take(UNKNOWN_BODY_MAX).collect();
-    format!("the server answered {status}: {text}").trim_end_matches([':', ' ']).to_owned()
+    format!("the server responded with {status}: {text}").trim_end_matches([':', ' ']).to_owned()
 }
 
-/// Returns the URL of the next page, from the header `Link`; `None` on the last page.
+/// Returns the URL of the next page, from the `Link` header; `None` on the last page.
 fn next_page(headers: &HeaderMap) -> Option<String> {
     let links = headers.get(LINK)?.to_str().ok()?;
     let next = links.split(", ").find(|link| link.contains("rel=\"next\""))?;
@@ -214,11 +214,11 @@ mod tests {
         let json = r#"{"title":"Invalid request","detail":"/amount: must be more than zero"}"#;
         let status = StatusCode::UNPROCESSABLE_ENTITY;
 
-        let expected = "the server answered 422: /amount: must be more than zero";
+        let expected = "the server responded with 422: /amount: must be more than zero";
         assert_eq!(problem(status, json), expected);
         let status = StatusCode::BAD_GATEWAY;
-        assert_eq!(problem(status, ""), "the server answered 502 Bad Gateway");
-        assert_eq!(problem(status, "oops"), "the server answered 502 Bad Gateway: oops");
+        assert_eq!(problem(status, ""), "the server responded with 502 Bad Gateway");
+        assert_eq!(problem(status, "oops"), "the server responded with 502 Bad Gateway: oops");
     }
 
     #[test]

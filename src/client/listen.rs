@@ -3,7 +3,7 @@
 //! | step | what happens |
 //! |---|---|
 //! | register | the command opens a local HTTP listener, and creates a webhook for it on the server |
-//! | receive | the command verifies, prints and forwards each delivery; it responds with the status of the forwarded request, so that the server retries a delivery whose forwarding failed |
+//! | receive | the command verifies, prints and forwards each delivery; it responds with the status that it got for the forwarded request, so that the server retries a delivery whose forwarding failed |
 //! | stop | on SIGINT or SIGTERM, the command deletes the webhook |
 //!
 //! A delivery that arrives while the command stops is lost: the server does not retry it, because the webhook no longer
@@ -38,7 +38,7 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(8);
 /// Largest delivery that is accepted, in bytes. Deliveries of the server are far smaller.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Headers that concern a single connection, and are therefore not forwarded.
+/// Hop-by-hop headers, which concern a single connection and are therefore not forwarded.
 const HOP_HEADERS: [HeaderName; 4] =
     [header::HOST, header::CONTENT_LENGTH, header::CONNECTION, header::TRANSFER_ENCODING];
 
@@ -51,11 +51,11 @@ pub struct ListenArgs {
     /// Events to receive, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "*")]
     events: Vec<String>,
-    /// Address to receive deliveries on; port 0 is any free port.
+    /// Address to receive deliveries on; with port 0, the operating system chooses a free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     receive_on: SocketAddr,
-    /// URL under which the server reaches this receiver, such as the URL of a tunnel [default: http:// and the
-    /// address].
+    /// URL at which the server reaches this receiver, such as the URL of a tunnel [default: http:// and the address of
+    /// --receive-on].
     #[arg(long, value_name = "URL")]
     receive_url: Option<Url>,
 }
@@ -71,7 +71,7 @@ struct Registered {
 #[derive(Serialize)]
 struct ReceivedBody<'a> {
     id: &'a str,
-    /// Status of the forwarded request; `None` if the delivery was not forwarded, or if there was no response.
+    /// Status of the response to the forwarded request; `None` if the delivery was not forwarded or got no response.
     forwarded_status: Option<u16>,
     event: &'a RawValue,
 }
@@ -131,7 +131,7 @@ async fn register(api: &Api, url: &Url, args: &ListenArgs) -> anyhow::Result<Reg
     let created = api.post_once("wallet/webhook", &body, None).await.map_err(|cause| {
         let is_refused = cause.to_string().contains("--webhook-allow-private");
         let hint = if is_refused {
-            ". This server delivers to public addresses only: start it with --webhook-allow-private, or give --receive-url of a tunnel"
+            ". This server delivers to public addresses only: start it with --webhook-allow-private, or give the URL of a tunnel as --receive-url"
         } else {
             ""
         };
@@ -175,7 +175,7 @@ impl Receiver {
             Ok(response) => Some(response.status()),
             Err(cause) => {
                 let cause = anyhow::Error::new(cause.without_url());
-                report(&format!("{url} does not answer: {cause:#}"));
+                report(&format!("{url} does not respond: {cause:#}"));
                 None
             }
         }
@@ -195,8 +195,8 @@ impl Receiver {
     }
 }
 
-/// Handles a delivery from the server. Responds with the status of the forwarded request, so that the server retries
-/// the delivery if forwarding failed.
+/// Handles a delivery from the server. Responds with the status that the forwarded request got, so that the server
+/// retries the delivery if forwarding failed.
 async fn receive(
     State(receiver): State<Arc<Receiver>>,
     headers: HeaderMap,

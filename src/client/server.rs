@@ -56,7 +56,7 @@ struct Profile {
 }
 
 impl ServerArgs {
-    /// Returns the server that the options name, or an error that says what the user has to do.
+    /// Returns the server that the options name. The error tells the user which option or file is missing or wrong.
     pub(super) fn resolve(self) -> anyhow::Result<Server> {
         let Self { profile, url, key } = self;
         let key = key.filter(|key| !key.reveal().is_empty());
@@ -68,7 +68,7 @@ impl ServerArgs {
         let name = profile.as_deref().unwrap_or(DEFAULT_PROFILE);
         let Some(found) = read_profile(&path, name)? else {
             bail!(
-                "no server is known: give --url or REVWALLET_URL, or add the profile [{name}] with url and key to {}",
+                "no server is configured: give --url or REVWALLET_URL, or add the profile [{name}] with url and key to {}",
                 path.display()
             );
         };

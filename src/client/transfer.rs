@@ -30,10 +30,10 @@ pub enum TransferCommand {
     },
     /// Show a transfer.
     Show { id: i64 },
-    /// Refund a transfer: give its money back to the payer.
+    /// Refund a transfer: return its money to the payer.
     Refund {
         id: i64,
-        /// Amount to refund [default: everything that is not refunded yet].
+        /// Amount to refund [default: everything that has not been refunded yet].
         #[arg(long)]
         amount: Option<String>,
         #[command(flatten)]

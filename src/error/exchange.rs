@@ -3,7 +3,7 @@
 /// Reason why the exchange rejects an order, a quote or a command of an operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeRefusal {
-    #[error("the quote was used already, or it has expired")]
+    #[error("the quote was already used or has expired")]
     QuoteEnded,
     #[error("the amount is too small: it buys nothing at this price")]
     AmountTooSmall,
@@ -13,14 +13,14 @@ pub enum ExchangeRefusal {
         limit: String,
         period: &'static str,
     },
-    #[error("an order is worth at least {0}")]
+    #[error("an order must be worth at least {0}")]
     BelowMinimum(String),
-    #[error("the user has both wallets already")]
+    #[error("the user already has a wallet in each currency of the exchange")]
     WalletsExist,
     #[error("another user has {0}")]
     NameTaken(&'static str),
     #[error("the order cannot be changed that way: {0}")]
     OrderFixed(&'static str),
-    #[error("the price is not available now")]
+    #[error("the price is currently not available")]
     PriceUnavailable,
 }

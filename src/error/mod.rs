@@ -29,12 +29,12 @@ pub enum Error {
     #[error("this path is for WebSocket connections")]
     UpgradeRequired,
     /// A WebSocket client asked for more subscriptions than a connection may have.
-    #[error("limit of {0} subscriptions of a connection reached")]
+    #[error("limit of {0} subscriptions per connection reached")]
     TooManySubscriptions(usize),
     #[error("{reason}")]
     Unrecoverable {
         reason: &'static str,
-        /// The current position of the ledger, as in the header `Book-Position`.
+        /// The current position of the ledger, as in the `Book-Position` header.
         position: String,
     },
     #[error("{0}")]
@@ -47,7 +47,7 @@ pub enum Error {
     UserRequired,
     #[error("the name or the password is wrong")]
     InvalidCredentials,
-    #[error("send a token of this service in the body or in the header `Authorization`")]
+    #[error("send a token of this service in the body or in the `Authorization` header")]
     NoToken,
     #[error("there is no user with this id")]
     UserNotFound,

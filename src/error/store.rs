@@ -9,34 +9,34 @@ pub enum StoreRefusal {
     NotForSale,
     #[error("the user already owns this game")]
     AlreadyOwned,
-    #[error("every copy of the game is sold")]
+    #[error("every copy of the game has been sold")]
     SoldOut,
     #[error("the user does not own the base game {0}")]
     BaseGameMissing(i64),
     #[error("the price is now {price}")]
     PriceChanged {
-        /// The price that the purchase would have now, as a decimal.
+        /// Current price of the purchase, as a decimal.
         price: String,
     },
     #[error("{0}")]
     GameFixed(&'static str),
     #[error("{0}")]
     RefundRefused(&'static str),
-    #[error("there is no discount code {0} for this game and user now")]
+    #[error("the discount code {0} does not exist, or is not valid now for this game and user")]
     CodeInvalid(String),
     #[error("the discount code is used up")]
     CodeUsedUp,
-    #[error("there is a discount code {0} already")]
+    #[error("the discount code {0} already exists")]
     CodeExists(String),
     #[error("there is no such activation key")]
     KeyNotFound,
-    #[error("the activation key was redeemed already")]
+    #[error("the activation key was already redeemed")]
     KeyRedeemed,
     #[error("nothing is due: the balance is {balance}")]
     NothingDue {
         /// The balance of the publisher, as a decimal; negative if the publisher owes money.
         balance: String,
     },
-    #[error("the user is a publisher already")]
+    #[error("the user is already a publisher")]
     PublisherExists,
 }

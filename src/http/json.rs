@@ -21,7 +21,7 @@ const HEADERS: usize = 12;
 /// Maximum number of unknown members that an error response lists.
 const UNKNOWN_MAX: usize = 20;
 
-/// Number of characters after which the name of an unknown member is cut in an error response.
+/// Number of characters to which the name of an unknown member is truncated in an error response.
 const NAME_MAX: usize = 100;
 
 /// Returns a response with a JSON body.
@@ -46,7 +46,7 @@ pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
         if unknown.len() < UNKNOWN_MAX
             && let Some(pointer) = pointer_to_member(&path)
         {
-            unknown.push(FieldError { pointer, detail: "is not a member here".to_owned() });
+            unknown.push(FieldError { pointer, detail: "is not a known member".to_owned() });
         }
     });
     match value.and_then(|Object(value)| json.end().map(|()| value)) {
@@ -56,7 +56,7 @@ pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     }
 }
 
-/// Deserializes a body in the format of another program. Members that `T` does not have are ignored.
+/// Deserializes a body whose format another program defines. Members that `T` does not have are ignored.
 pub fn read_foreign<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     let read = serde_json::from_slice(body);
     read.map(|Object(value)| value).map_err(|cause| explain::<T>(body, &cause))
@@ -85,8 +85,8 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) ->
     Error::field(pointer + &member, detail)
 }
 
-/// Rewords an error of serde without the names of Rust types. Returns the name of the missing or duplicate member, if
-/// the error reports such a member, and the new text.
+/// Rewords an error of serde so that it does not mention Rust types. Returns the name of the missing or duplicate
+/// member, if the error reports such a member, and the new text.
 fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
     let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
     let place = match place.split_once(" column ") {
@@ -140,13 +140,13 @@ fn pointer(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// Escapes a name for a JSON pointer (RFC 6901), and cuts it to [`NAME_MAX`] characters.
+/// Escapes a name for a JSON pointer (RFC 6901), and truncates it to [`NAME_MAX`] characters.
 fn escaped(name: &str) -> String {
     let name: String = name.chars().take(NAME_MAX).collect();
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// A value that is written as a JSON string, such as an id, which is a number only inside of the program.
+/// A value that JSON bodies contain as a string, such as an id, which is a number inside the program.
 #[derive(Debug, Clone, Copy)]
 pub struct JsonText<T>(pub T);
 
@@ -237,7 +237,7 @@ mod tests {
 
         let pointers: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
         assert_eq!(pointers, ["/items/1/x~1y", "/more", "/~0"]);
-        assert!(found.iter().all(|(_, detail)| detail == "is not a member here"));
+        assert!(found.iter().all(|(_, detail)| detail == "is not a known member"));
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub struct HttpArgs {
     /// Address of the public API; with port 0, the operating system chooses a free port.
     #[arg(long, env = "REVWALLET_LISTEN", global = true, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Address of `/livez`, `/readyz`, `/metrics` and the internal routes. Never make it public.
+    /// Address of the internal listener, which serves `/livez`, `/readyz`, `/metrics` and the internal routes. Never
+    /// make it public.
     #[arg(
         long,
         env = "REVWALLET_INTERNAL_LISTEN",
@@ -68,7 +69,8 @@ pub struct HttpArgs {
         default_value = "127.0.0.1:9000"
     )]
     pub internal_listen: SocketAddr,
-    /// Maximum number of open connections. If it is reached, an idle connection is closed, or the new connection waits.
+    /// Maximum number of open connections. At the limit, the server closes an idle connection, or the new connection
+    /// waits.
     #[arg(long, env = "REVWALLET_HTTP_CONNECTIONS_MAX", global = true, default_value_t = 10_000, value_parser = settings::count())]
     pub http_connections_max: usize,
     /// Maximum number of connections, and of concurrent requests, from one address. Trusted proxies are exempt.
@@ -113,6 +115,6 @@ pub fn finish<S: Clone + Send + Sync + 'static>(
     router
         .fallback(async || Error::NotFound("path"))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
-        // Both layers in one call: each call boxes the future of every request once more.
+        // Both layers are added in one call to `layer`, because each call boxes the future of every request once more.
         .layer((context::RecordRouteLayer, known_parameters))
 }

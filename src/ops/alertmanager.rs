@@ -1,7 +1,8 @@
 //! Receives the notifications of Alertmanager, logs each alert, and counts the alerts.
 //!
-//! The watchdog is an alert that always fires. If its notifications stop, the alert pipeline is broken, and other
-//! alerts would not arrive either. The program then logs an error, which the alert rules of Loki detect.
+//! The watchdog is an alert that always fires. If its notifications stop, the alert pipeline is broken, and
+//! notifications of other alerts would not arrive either. The program then logs an error, on which an alert rule of
+//! Loki fires.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,11 +25,11 @@ use crate::telemetry::{Metrics, gauge_value};
 /// Names of the receivers that `alertmanager/alertmanager.yml` configures.
 const RECEIVERS: [&str; 3] = ["pager", "tickets", "watchdog"];
 
-/// Time without a watchdog notification after which the alert pipeline counts as broken. Normally there is a
-/// notification each minute.
+/// Time without a watchdog notification after which the alert pipeline counts as broken. Normally, a notification
+/// arrives each minute.
 const SILENCE_MAX: Duration = Duration::from_mins(10);
 
-/// Pause between two checks whether the watchdog notifications have stopped.
+/// Interval at which the program checks whether the watchdog notifications have stopped.
 const CHECK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Time of the last watchdog notification, in seconds of Unix time; 0 if there was none yet.

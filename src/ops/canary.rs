@@ -1,5 +1,5 @@
-//! The canary: a real transfer every few seconds through the public address, on the same path as the requests of
-//! customers.
+//! The canary: makes a test transfer every few seconds. The request goes to the public address, and takes the same path
+//! as the requests of customers.
 //!
 //! It detects a failure of any part between customers and their money (DNS, certificates, nginx, the API, the ledger
 //! writer, Postgres), even while there are no other requests.
@@ -17,7 +17,8 @@ use crate::settings;
 use crate::tasks::Tasks;
 use crate::telemetry::{Metrics, TraceContext};
 
-/// Largest response that is read, in bytes. The limit matters because the address may belong to another server.
+/// Largest response that is read, in bytes. Without the limit, a wrong address could lead to a server that sends an
+/// endless response.
 const RESPONSE_MAX: usize = 64 * 1024;
 
 /// Maximum number of bytes of an unexpected response that are logged.
@@ -29,13 +30,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Probe")]
 pub struct CanaryArgs {
-    /// Public address, such as `http://revwallet.com`, through which a canary repeatedly makes a test transfer.
+    /// Public address of the service, such as `http://revwallet.com`, to which a canary sends test transfers at regular
+    /// intervals.
     #[arg(long, env = "REVWALLET_PROBE_URL", global = true, value_parser = address)]
     pub probe_url: Option<Url>,
     /// Time between two transfers of the canary.
     #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = settings::positive_duration)]
     pub probe_interval: Duration,
-    /// API key of the canary, needed if access is closed. It needs no particular scope.
+    /// API key of the canary, required if access is closed. The key needs no scope.
     #[arg(long, env = "REVWALLET_PROBE_KEY", global = true, hide_env_values = true, value_parser = from_setting)]
     pub probe_key: Option<Secret>,
 }
@@ -67,7 +69,7 @@ pub fn start(args: &CanaryArgs, metrics: &Arc<Metrics>, tasks: &Tasks) {
 
 impl Canary {
     fn new(base: &Url, key: Option<Secret>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
-        // This fails if the provider is installed already, which is fine because it is the same provider.
+        // Installation fails if a provider is already installed, which is harmless because it is the same provider.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .user_agent(concat!("revwallet-probe/", env!("CARGO_PKG_VERSION")))

@@ -27,7 +27,7 @@ where
         .route("/metrics", get(metrics))
 }
 
-/// Responds as long as the process is able to run its tasks.
+/// Responds with 200 as long as the process can run its tasks.
 async fn livez() -> &'static str {
     "alive\n"
 }
@@ -61,7 +61,7 @@ impl Ops {
     /// Runs every readiness check and updates the gauge of each check. Returns the failed checks, each with the reason.
     pub(super) async fn failed_checks(&self) -> Vec<(&'static str, String)> {
         let database = tokio::time::timeout(CHECK_TIMEOUT, self.0.db.ping()).await;
-        let database = database.map_err(|_| "no answer within a second".to_owned()).flatten();
+        let database = database.map_err(|_| "no response within a second".to_owned()).flatten();
         let stopping = self.0.stopping.is_cancelled();
         let serving = if stopping { Err("shutting down".to_owned()) } else { Ok(()) };
         let mut failed = Vec::new();

@@ -26,7 +26,7 @@ pub async fn health(listen: SocketAddr, output: OutputArgs) -> anyhow::Result<()
     let response = tokio::time::timeout(TIMEOUT, get_readyz(address)).await;
     let response = response.unwrap_or_else(|late| Err(late.into()));
     let (status, body) =
-        response.with_context(|| format!("the server at {address} does not answer"))?;
+        response.with_context(|| format!("the server at {address} does not respond"))?;
     if output.json {
         let document: Value = serde_json::from_str(&body)
             .with_context(|| format!("the response of {address} is not JSON"))?;

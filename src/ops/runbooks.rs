@@ -69,13 +69,15 @@ async fn style() -> Response {
 }
 
 async fn list_runbooks(headers: HeaderMap) -> Response {
-    let mut text = String::from("# Runbooks\n\nEach alert links to the runbook of its name.\n\n");
+    let mut text =
+        String::from("# Runbooks\n\nEach alert links to the runbook with the same name.\n\n");
     for Document { name, text: runbook } in &RUNBOOKS {
         // Writing to a String cannot fail.
         let _written = writeln!(text, "- [{name}]({name}.md): {}", meaning(runbook));
     }
     let name = MANUAL.name;
-    let _written = writeln!(text, "\nThe [manual]({name}.md) has backup, restore and upgrades.");
+    let _written =
+        writeln!(text, "\nThe [manual]({name}.md) covers backups, restores and upgrades.");
     respond(&headers, "Runbooks", &text)
 }
 
@@ -165,7 +167,7 @@ fn anchor(heading: &str) -> String {
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// Returns the path on this server to which a link leads, or `None` if the server does not have the document.
+/// Returns the path of a link's target on this server, or `None` if the server does not have the document.
 fn target(link: &str) -> Option<String> {
     if link.starts_with("https://") || link.starts_with(['/', '#']) {
         return Some(link.to_owned());

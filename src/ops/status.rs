@@ -1,5 +1,5 @@
-//! The route `/api/status`, which reports whether the service and its database work. The response has the format that
-//! clients of the games store expect.
+//! The route `/api/status`, which reports whether the service and its database work, in the format that clients of the
+//! games store expect.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -44,7 +44,7 @@ struct StatusBody {
     timestamp: String,
     /// Reason why the status is `ERROR`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "the database does not answer")]
+    #[schema(example = "the database does not respond")]
     details: Option<&'static str>,
 }
 
@@ -67,7 +67,7 @@ async fn get_status(State(ops): State<Ops>) -> Result<Response> {
         service: "revwallet",
         status,
         timestamp: moment(OffsetDateTime::now_utc())?,
-        details: (!works).then_some("the database does not answer"),
+        details: (!works).then_some("the database does not respond"),
     };
     Ok((code, Json(body)).into_response())
 }

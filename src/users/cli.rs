@@ -25,7 +25,7 @@ pub enum UserCommand {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum JwtCommand {
-    /// Sign new tokens with a new key; tokens of the previous key stay valid until they expire.
+    /// Sign new tokens with a new key. Tokens that were signed with an earlier key stay valid until they expire.
     Rotate,
 }
 
@@ -85,7 +85,7 @@ pub async fn run_jwt(
     let JwtCommand::Rotate = command;
     if args.jwt_secret.is_some() {
         bail!(
-            "tokens are signed with --jwt-secret: set a new secret there, and the old one as --jwt-secret-before"
+            "tokens are signed with --jwt-secret: set --jwt-secret to a new secret, and --jwt-secret-before to the old secret"
         );
     }
     let rotated = async {

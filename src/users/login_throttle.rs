@@ -1,4 +1,4 @@
-//! Limits on attempts to log in, to update a profile and to register. Beyond a limit, the client has to wait.
+//! Limits on attempts to log in, to update a profile and to register. A client that exceeds a limit has to wait.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use crate::ids::UserId;
 use crate::secret::digest;
 use crate::throttle::{AttemptLimit, OnSuccess, network};
 
-/// Returns the limits on attempts to log in. Attempts with the user name and with the e-mail address of the same user
-/// count together, regardless of upper and lower case.
+/// Returns the limits on attempts to log in. Attempts with the user name and attempts with the e-mail address of the
+/// same user count together. Upper and lower case make no difference.
 pub(super) fn login_limits(
     user: Option<UserId>,
     login: &str,

@@ -1,4 +1,4 @@
-//! Users: people that sign in with a password and then use a token.
+//! Users: people who sign in with a password and receive a token, which authenticates their requests.
 //!
 //! A token names a session, which is a row in the database. A logout deletes the session, and a new password deletes
 //! the other sessions of the user. Every process looks up the session for each request, so a logout or a new password

@@ -52,7 +52,7 @@ pub(super) fn normalized(text: &str) -> Result<String, String> {
 }
 
 /// Normalizes an e-mail address, and converts non-ASCII letters to lower case. ASCII letters keep their case, because
-/// the database ignores it in every locale.
+/// the database ignores their case in every locale.
 pub(super) fn normalized_email(text: &str) -> Result<String, String> {
     let lower = |c: char| if c.is_ascii() { vec![c] } else { c.to_lowercase().collect() };
     Ok(normalized(text)?.chars().flat_map(lower).collect())

@@ -21,7 +21,7 @@ pub(super) struct Hasher {
     /// Hash of a random password. If the user is unknown, the password is checked against this hash, so that the
     /// response takes as long as for a known user.
     dummy_hash: String,
-    /// Semaphore whose permits limit how many hashes are computed at the same time.
+    /// Semaphore with a permit for each hash that may be computed at the same time.
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     waiting_max: usize,
@@ -122,8 +122,7 @@ fn is_strong(params: &Params, required: &Params) -> bool {
     params.m_cost() >= required.m_cost() && params.t_cost() >= required.t_cost()
 }
 
-/// Membership of a request in the queue of requests that wait to compute a password hash. Dropping it removes the
-/// request from the queue.
+/// Place of a request in the queue for computing password hashes. Dropping the slot removes the request from the queue.
 struct QueueSlot<'a>(&'a Hasher);
 
 impl<'a> QueueSlot<'a> {

@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 const LENGTH_MIN: usize = 8;
 const LENGTH_MAX: usize = 128;
 
-/// Words that common passwords are made of, in lower case and sorted.
+/// Words of which common passwords consist, sorted and in lower case.
 const WORDS: &str = include_str!("common_passwords.txt");
 
-/// Maximum number of words and sequences (such as `qwerty`) in a common password; a password with more of them counts
-/// as uncommon. Digits and symbols are ignored.
+/// Maximum number of words and sequences (such as `qwerty`) in a common password. A password with more words and
+/// sequences counts as uncommon. Digits and symbols are ignored.
 const PARTS_MAX: usize = 2;
 
 /// Minimum length of a password that is a number or a date, in characters.
@@ -23,7 +23,7 @@ const CUT_LENGTH: usize = 8;
 /// Minimum length of a word or sequence (such as `qwerty`) that is recognized in a password, in characters.
 const SEQUENCE_MIN: usize = 3;
 
-/// Sequences of keys and letters that are easy to guess. Any part of them is recognized, forwards and backwards.
+/// Sequences of keys and letters that are easy to guess. Each part of a sequence is recognized, forwards and backwards.
 const ROWS: &[&str] = &[
     "01234567890123456789",
     "abcdefghijklmnopqrstuvwxyz",
@@ -51,8 +51,8 @@ pub enum PasswordPolicy {
     Uncommon,
 }
 
-/// Checks a password against the policy. The error is the reason why the password is refused. `names` are the names of
-/// the user.
+/// Checks a password against the policy. Returns the reason as an error if the password is refused. `names` are the
+/// names of the user.
 pub(super) fn refuse(password: &str, names: &[&str], policy: PasswordPolicy) -> Result<(), String> {
     let length = password.chars().count();
     if !(LENGTH_MIN..=LENGTH_MAX).contains(&length) {
@@ -62,7 +62,9 @@ pub(super) fn refuse(password: &str, names: &[&str], policy: PasswordPolicy) -> 
         return Ok(());
     }
     if is_common(password) {
-        return Err("is among the first that an attacker tries; use several words".to_owned());
+        return Err(
+            "is among the first passwords that an attacker tries; use several words".to_owned()
+        );
     }
     let plain = password.to_lowercase();
     if names.iter().any(|name| name.len() >= 3 && bare(&plain) == bare(&name.to_lowercase())) {

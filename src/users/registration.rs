@@ -56,7 +56,7 @@ impl Users {
             let taken = sql::find_taken(&mut tx, profile, None).await?;
             tx.rollback().await?;
             drop(db);
-            // A concurrent attempt of the same request may have created the user.
+            // A concurrent request with the same idempotency key may have created the user.
             return self.find_replay(key, password).await?.ok_or_else(|| taken.into_error());
         };
         let actor = Actor { name: "anybody", origin: Some(origin) };

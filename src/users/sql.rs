@@ -285,7 +285,7 @@ pub(super) async fn jwt_keys(db: &mut PgConnection) -> Result<Vec<(String, Strin
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.kid, row.secret)).collect())
 }
 
-/// Adds a key that signs new tokens. The previous keys stay valid for the time `overlap`.
+/// Adds a key that signs new tokens. The previous keys stay valid for `overlap`.
 pub(super) async fn add_jwt_key(
     db: &mut PgConnection,
     kid: &str,

@@ -25,7 +25,7 @@ use crate::secret::{self, Secret};
 /// The only signature algorithm that is supported.
 const ALGORITHM: Algorithm = Algorithm::HS256;
 
-/// Value of the claim `iss`.
+/// Value of the `iss` claim, which names the issuer of a token.
 const ISSUER: &str = "revwallet";
 
 /// Minimum length of a secret in the settings, in characters.
@@ -77,7 +77,7 @@ impl Tokens {
         given: &[Secret],
         lifetime: Duration,
     ) -> anyhow::Result<Self> {
-        // This fails if the provider is already installed, which is harmless, because it is the same provider.
+        // Installation fails if a provider is already installed, which is harmless because it is the same provider.
         let _installed = PROVIDER.install_default();
         if given.iter().any(|secret| secret.reveal().len() < SECRET_MIN) {
             bail!("--jwt-secret must have at least {SECRET_MIN} characters; use a random secret");
@@ -193,7 +193,7 @@ fn kid_of(secret: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(&named.hash()[..6])
 }
 
-/// HMAC-SHA256 from the library `ring`, which TLS uses as well.
+/// HMAC-SHA256 from the `ring` library, which TLS uses as well.
 struct Hs256(hmac::Key);
 
 static PROVIDER: CryptoProvider = CryptoProvider {

@@ -14,7 +14,7 @@ pub(crate) fn from_post_error(error: &PostError, currency: Option<Currency>) -> 
         PostError::Refused(refusal) => from_refusal(refusal, currency),
         PostError::Overloaded => Error::Overloaded,
         PostError::Unavailable => {
-            Error::DatabaseUnavailable(anyhow::anyhow!("the ledger cannot reach it"))
+            Error::DatabaseUnavailable(anyhow::anyhow!("the ledger cannot reach the database"))
         }
         PostError::Archived { until } => Error::Archived { until: *until },
         PostError::Unknown => Error::OutcomeUnknown,
@@ -45,7 +45,7 @@ fn from_refusal(refusal: &Refusal, currency: Option<Currency>) -> Error {
         }
         Refusal::BalanceTooLarge(id) => {
             let limit = exact(&MAX_BALANCE);
-            of_account(Error::AmountTooLarge { subject: "the balance after it", limit }, *id)
+            of_account(Error::AmountTooLarge { subject: "the resulting balance", limit }, *id)
         }
         Refusal::AmountTooLarge { limit } => {
             Error::AmountTooLarge { subject: "the amount", limit: exact(limit) }

@@ -59,21 +59,21 @@ pub static COMPANIONS: [&CompanionKind; 9] = [
     &transfer::BATCH_CLAIMED,
 ];
 
-/// Maximum number of wallet records that are cached, some 100 bytes each.
+/// Maximum number of wallet records that are cached; each takes about 100 bytes.
 const RECORDS_MAX: usize = 200_000;
 
-/// Maximum number of main wallets that are cached, some 100 bytes each.
+/// Maximum number of main wallets that are cached; each takes about 100 bytes.
 const MAIN_WALLETS_MAX: usize = 100_000;
 
-/// Maximum number of open holds that are cached, some 200 bytes each. A cached hold is outdated if another process has
-/// changed it since.
+/// Maximum number of open holds that are cached; each takes about 200 bytes. A cached hold is stale if another process
+/// has changed the hold since.
 const OPEN_HOLDS_MAX: usize = 50_000;
 
 /// Settings of wallets.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Wallets")]
 pub struct WalletArgs {
-    /// Currency of requests under `/api/wallet` and over gRPC that name no currency.
+    /// Currency that applies if a request under `/api/wallet` or over gRPC names none.
     #[arg(long, env = "REVWALLET_DEFAULT_CURRENCY", global = true, default_value = "EUR")]
     pub default_currency: String,
 }
@@ -99,7 +99,7 @@ pub struct Wallet {
     pub held: Minor,
     /// Id of the deposit or withdrawal; `None` after other operations.
     pub transfer: Option<TransferId>,
-    /// Whether an earlier request with the same idempotency key has done the operation.
+    /// Whether an earlier request with the same idempotency key has performed the operation.
     pub replayed: bool,
 }
 
@@ -157,8 +157,8 @@ pub struct RequestMeta<'a> {
 }
 
 impl RequestMeta<'_> {
-    /// Creates a posting with the request's idempotency key. `content` is the parsed request instead of its text, so
-    /// that a repeated request may write `"100.00"` instead of `100`.
+    /// Creates a posting with the request's idempotency key. `content` is the parsed request, not its text, so that a
+    /// repeated request may contain `"100.00"` instead of `100`.
     fn posting(&self, operation: &str, content: &[&str], legs: Vec<Leg>) -> Posting {
         let key = self.key.hashed(self.caller.name(), operation, content);
         Posting { key, legs, companions: Vec::new(), trace_id: Some(self.trace) }

@@ -107,7 +107,7 @@ async fn a_failure_is_one_sentence_with_the_key_if_a_repetition_can_succeed() {
         let withdraw = ["wallet", "withdraw", &wallet, "--amount=5", &url];
 
         let sentence = refused(command(&withdraw)).await;
-        assert!(sentence.contains("the server answered 422: "), "{sentence}");
+        assert!(sentence.contains("the server responded with 422: "), "{sentence}");
         assert!(!sentence.contains("idempotency"), "{sentence}");
 
         let down = format!("--url=http://{}", free_address());
@@ -116,7 +116,7 @@ async fn a_failure_is_one_sentence_with_the_key_if_a_repetition_can_succeed() {
         assert_eq!(key.len(), 36, "{sentence}");
         let deposit = ["wallet", "deposit", "1", "--amount=5", "--idempotency-key=mine", &down];
         let sentence = refused(command(&deposit)).await;
-        assert!(sentence.contains("does not answer"), "{sentence}");
+        assert!(sentence.contains("does not respond"), "{sentence}");
         assert!(sentence.trim().ends_with("add --idempotency-key mine"), "{sentence}");
         let sentence = refused(command(&["wallet", "show", "99", &url])).await;
         assert!(sentence.contains("404") && !sentence.contains("idempotency"), "{sentence}");

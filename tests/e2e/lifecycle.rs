@@ -155,5 +155,5 @@ async fn the_health_command_reports_whether_a_server_is_ready() {
     let exit = run(&["health", &address]);
 
     assert_eq!(exit.code, Some(1));
-    assert!(exit.stderr.contains("does not answer"), "{}", exit.stderr);
+    assert!(exit.stderr.contains("does not respond"), "{}", exit.stderr);
 }

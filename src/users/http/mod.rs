@@ -153,15 +153,15 @@ struct Login<'a> {
 struct LoggedIn<'a> {
     #[schema(example = "Login successful")]
     message: &'a str,
-    /// Credential for the header `Authorization: Bearer`.
+    /// Credential for the `Authorization: Bearer` header.
     #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: &'a str,
 }
 
 /// Sign in
 ///
-/// After several failed attempts, the server responds with the status 429 for a time that grows with each failure. An
-/// unknown name and a wrong password get the same response.
+/// After several failed attempts, the server rejects further attempts with status 429 for a time that grows with each
+/// failure. An unknown name and a wrong password get the same response.
 #[utoipa::path(
     post, path = "/api/users/login", tag = "users",
     request_body = Login<'static>,
@@ -200,7 +200,7 @@ pub(crate) fn login_fields(
 
 #[derive(Deserialize, Default, ToSchema)]
 struct Logout<'a> {
-    /// Token of the session to end; required unless the token is in the header `Authorization`.
+    /// Token of the session to end; required unless the token is in the `Authorization` header.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: RawField<'a>,
@@ -218,7 +218,7 @@ struct MessageBody<'a> {
 /// Ends the session whose token the request contains. From then on, every server process rejects the token.
 #[utoipa::path(
     post, path = "/api/users/logout", tag = "users",
-    request_body(content = Option<Logout<'static>>, description = "Not needed if the token is in the header"),
+    request_body(content = Option<Logout<'static>>, description = "Not needed if the token is in the `Authorization` header"),
     responses(
         (status = 200, description = "Signed out", body = MessageBody<'static>),
         Problems,

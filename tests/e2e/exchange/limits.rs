@@ -12,7 +12,7 @@ async fn limits_hold_for_an_order_a_day_and_a_month() {
     run_with(&limits, async |app| {
         let ada = trader(app, "ada", 100_000).await;
         let refused = buy(&ada, json!({ "fiat_amount": 4.99 })).await.problem(422, "order-limit");
-        assert_eq!(refused["detail"], "an order is worth at least 5.00");
+        assert_eq!(refused["detail"], "an order must be worth at least 5.00");
         let refused = buy(&ada, json!({ "fiat_amount": 40.01 })).await.problem(422, "order-limit");
         assert_eq!(refused["detail"], "the order exceeds the limit of 40.00 for an order");
         let mut ids = vec![order_id(&buy(&ada, json!({ "fiat_amount": 40 })).await)];

@@ -238,7 +238,7 @@ async fn bad_lines_of_json_are_named() {
         let expected = "\
 line 2: is not valid JSON: EOF while parsing a string at column 13
 line 3: must be an object (column 0)
-line 4: colour: is not a member here
+line 4: colour: is not a known member
 line 5: price: is given twice (column 42)
 line 6: is not valid UTF-8
 line 7: reference: must have 1 to 255 characters

@@ -119,7 +119,7 @@ async fn the_status_is_an_error_while_the_database_does_not_answer() {
         assert_eq!(status.status, 500);
         let body = status.json();
         assert_eq!((&body["service"], &body["status"]), (&json!("revwallet"), &json!("ERROR")));
-        assert_eq!(body["details"], "the database does not answer");
+        assert_eq!(body["details"], "the database does not respond");
     })
     .await;
 }

@@ -247,7 +247,7 @@ async fn an_activation_key_is_redeemed_into_the_library() {
 
         for (key, refusal) in [
             ("AAAAA-AAAAA-AAAAA-AAAAA-AAAAA", "There is no such activation key"),
-            (&used, "The activation key was redeemed already"),
+            (&used, "The activation key was already redeemed"),
         ] {
             browser.write("#redeem [name=key]", key).await;
             browser.click("#redeem button").await;
