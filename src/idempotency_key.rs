@@ -1,4 +1,4 @@
-//! The header `Idempotency-Key`, which makes a request safe to repeat: requests with the same key take effect once. A
+//! The `Idempotency-Key` header, which makes a request safe to repeat: requests with the same key take effect once. A
 //! repetition must have the same content as the first request.
 
 use axum::extract::FromRequestParts;
@@ -40,14 +40,14 @@ impl HashedKey {
     }
 
     /// Returns an error unless the earlier request with this key had the same content. `stored` is the content hash of
-    /// the earlier request. If `stored` is `None`, the contents count as different.
+    /// the earlier request. `None` counts as different content.
     pub fn require_same_content(self, stored: Option<Uuid>) -> Result<()> {
         let is_same = stored.is_some_and(|stored| self.has_content(stored));
         if is_same { Ok(()) } else { Err(Error::IdempotencyKeyReused) }
     }
 }
 
-/// The header `Idempotency-Key` of a request, if present.
+/// The `Idempotency-Key` header of a request, if present.
 #[derive(Debug)]
 pub struct IdempotencyKey(Option<HeaderValue>);
 

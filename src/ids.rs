@@ -94,19 +94,19 @@ ids! {
     DeliveryId;
     /// Id of a balance alert.
     AlertId;
-    /// Id of a leaderboard. Clients know the leaderboard by its name.
+    /// Id of a leaderboard. Clients refer to the leaderboard by its name.
     LeaderboardId;
     /// Id of a game.
     GameId;
     /// Id of a publisher.
     PublisherId;
-    /// Id of a sale of a game. Clients know the sale by its name.
+    /// Id of a sale of a game. Clients refer to the sale by its name.
     SaleId;
     /// Id of a discount code.
     CodeId;
     /// Id of an activation key.
     ActivationKeyId;
-    /// Id of a season of a leaderboard. Clients know the season by its number.
+    /// Id of a season of a leaderboard. Clients refer to the season by its number.
     SeasonId;
     /// Id of a saga, which is also the id of the order that the saga carries out.
     SagaId;

@@ -38,8 +38,8 @@ pub fn from_file(path: &str) -> Result<Secret, String> {
     }
 }
 
-/// Parses a secret setting: either the secret itself, or `@` and the path of a file that contains the secret. Container
-/// platforms provide secrets as files.
+/// Parses a secret setting: the secret itself, or `@` and the path of a file that contains the secret, because
+/// container platforms provide secrets as files.
 pub fn from_setting(setting: &str) -> Result<Secret, String> {
     setting.strip_prefix('@').map_or_else(|| Ok(Secret(setting.to_owned())), from_file)
 }
@@ -65,7 +65,7 @@ pub fn digest(parts: &[&str]) -> Uuid {
     Uuid::from_bytes(*bytes.first_chunk().expect("16 is less than 32"))
 }
 
-/// Returns whether two hashes are equal. The comparison takes the same time wherever the hashes differ, so an attacker
+/// Returns whether two hashes are equal. The comparison takes the same time wherever they differ, so that an attacker
 /// learns nothing from its duration.
 pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()

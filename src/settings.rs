@@ -1,11 +1,10 @@
-//! Parsers for the values of settings. When the program reads its command line, the parsers reject values that would
-//! make the program panic later.
+//! Parsers for the values of settings. The parsers reject, at startup, values that would make the program panic later.
 
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
-/// Longest duration that a setting accepts: ten years, short enough that adding it to the current time never overflows.
+/// Longest duration that a setting accepts: ten years, so that adding a duration to the current time never overflows.
 const DURATION_MAX: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// Parses a count that must be at least 1, such as a number of connections, requests or queue entries.

@@ -80,7 +80,7 @@ struct AuditLogQuery {
     subject: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
+    /// Cursor after which the page begins. Take it from the `Link` header of the previous page.
     after: Option<i64>,
 }
 
@@ -91,7 +91,7 @@ struct AuditLogQuery {
 #[utoipa::path(
     get, path = "/api/audit", tag = "keys", params(AuditLogQuery), security(("bearer" = [])),
     responses(
-        (status = 200, description = "A page of entries; the header `Link` has the URL of the next page", body = [AuditEntryBody]),
+        (status = 200, description = "A page of entries; the `Link` header has the URL of the next page", body = [AuditEntryBody]),
         Problems,
     ),
 )]

@@ -31,7 +31,7 @@ pub enum AuditAction {
     KeyRotated,
     KeyRevoked,
     JwtRotated,
-    /// The database was restored to an earlier moment.
+    /// The database was restored to an earlier state.
     Restored,
     OrderApproved,
     OrderRetried,
@@ -164,8 +164,8 @@ pub struct NewEntry<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Appends an entry that states no reason. The caller passes the transaction of the recorded action, so that either
-/// both the action and the entry are committed, or neither is.
+/// Appends an entry without a reason. The caller passes the transaction of the recorded action, so that either both the
+/// action and the entry are committed, or neither is.
 pub async fn append(
     db: &mut PgConnection,
     metrics: &Metrics,

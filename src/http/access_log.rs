@@ -119,8 +119,8 @@ impl<'a> Record<'a> {
                 )
             };
         }
-        // The level depends on the action that is needed: `error` by the operator now, `warn` by the operator soon,
-        // `info` by the client.
+        // The level says who has to act: for `error` the operator, at once; for `warn` the operator, soon; for `info`
+        // the client.
         match status.as_u16() {
             500 => line!(error, "failed"),
             501.. => line!(warn, "failed"),

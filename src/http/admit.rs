@@ -1,7 +1,7 @@
 //! Admission control: limits the number of concurrent requests, and the time that each request may take.
 //!
-//! [`AdmitLayer`] rejects a request with a problem document. It replaces the layers of tower, which fail with error
-//! types of their own, and the timeout layer of tower-http, which responds without a body.
+//! [`AdmitLayer`] rejects a request with a problem document. It replaces two kinds of layers: those of tower, which
+//! fail with their own error types, and the timeout layer of tower-http, which responds without a body.
 
 use std::pin::Pin;
 use std::sync::Arc;

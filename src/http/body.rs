@@ -31,8 +31,8 @@ impl<const MAX: usize> JsonBody<MAX> {
         json::read(&self.bytes)
     }
 
-    /// Deserializes a body in the format of another program, such as Alertmanager. Members that `T` does not have are
-    /// ignored.
+    /// Deserializes a body whose format another program defines, such as Alertmanager. Members that `T` does not have
+    /// are ignored.
     pub fn read_foreign<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         json::read_foreign(&self.bytes)
     }
@@ -201,10 +201,10 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
     }
 }
 
-/// A JSON body whose `Content-Type` may be absent, for routes whose existing clients do not send the header.
+/// A JSON body whose `Content-Type` header may be absent, for routes whose existing clients do not send this header.
 ///
-/// Requests from web pages of other origins must have the header. Otherwise a browser would send the request without
-/// asking the server for permission in a CORS preflight.
+/// Requests from web pages of other origins must have the header. Without it, a browser would send the request without
+/// a CORS preflight, in which it asks the server for permission.
 pub struct UntypedJsonBody(JsonBody);
 
 impl UntypedJsonBody {
@@ -226,7 +226,7 @@ impl<S: Send + Sync> FromRequest<S> for UntypedJsonBody {
     }
 }
 
-/// Whether the header `Origin` says that a web page of another server sent the request.
+/// Whether the `Origin` header says that a web page of another server sent the request.
 fn has_foreign_origin(request: &Request) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());

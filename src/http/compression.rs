@@ -37,11 +37,11 @@ impl Predicate for IsMarked {
     }
 }
 
-/// Sets the request header `Accept-Encoding` to `gzip` if the response may be compressed, and removes the header
+/// Sets the `Accept-Encoding` header of a request to `gzip` if the response may be compressed, and removes it
 /// otherwise.
 ///
-/// Only responses to `GET` are compressed. The length of a compressed response can help an attacker to guess a secret
-/// in it, but only responses to `POST` contain secrets.
+/// Only responses to `GET` are compressed. From the length of a compressed response, an attacker may guess a secret in
+/// the response; but only responses to `POST` contain secrets.
 pub(super) fn negotiate<B>(request: &mut Request<B>) {
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {
         return;
@@ -78,7 +78,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     any
 }
 
-/// Whether the response is large and compressible enough to be worth compressing.
+/// Whether compressing the response is worthwhile: it is large enough, and its content type compresses well.
 pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
     let size = response.body().size_hint();
     let is_small = size.exact().is_some_and(|bytes| bytes < BYTES_MIN);
@@ -94,7 +94,7 @@ pub(super) fn pays<B: Body>(response: &Response<B>) -> bool {
 /// it has been sent. If no permit is left, the response is not marked.
 ///
 /// `room` is `None` if the client does not want compression. The response is marked even then, because the mark makes
-/// tower-http add the header `Vary: accept-encoding`.
+/// tower-http add the `Vary: accept-encoding` header.
 pub(super) fn mark<B>(
     response: &mut Response<B>,
     room: Option<Arc<Semaphore>>,

@@ -29,7 +29,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub struct RequestContext(Arc<Inner>);
 
 struct Inner {
-    /// Request id that the client gave. Without one, the trace id is also the id of the request.
+    /// Request id that the client sent. If the client sent none, the trace id is also the id of the request.
     request_id: Option<HeaderValue>,
     trace: TraceContext,
     trace_id: ArrayString<32>,
@@ -156,7 +156,7 @@ impl RequestContext {
         self.0.route.get().map_or("unmatched", MatchedPath::as_str)
     }
 
-    /// Returns the scope that adds the fields of this request to the log lines written in it.
+    /// Returns the scope that adds the fields of this request to all log lines that are written within the scope.
     pub fn scope(&self) -> RequestScope {
         if self.is_traced() {
             RequestScope::Traced(self.0.span.clone())
@@ -274,7 +274,7 @@ impl<S> Layer<S> for RecordRouteLayer {
 impl<S: Service<Request>> Service<Request> for RecordRoute<S> {
     type Response = S::Response;
     type Error = S::Error;
-    // This is the future of the inner service without a box, which saves an allocation per request.
+    // The future of the inner service is not boxed, which saves an allocation per request.
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {

@@ -47,7 +47,7 @@ impl MoneyFormat {
         FORMAT.try_with(|format| *format).unwrap_or_default()
     }
 
-    /// Returns the format that the client requests with the header `Prefer`. An unknown format is ignored, as RFC 7240
+    /// Returns the format that the client requests with the `Prefer` header. An unknown format is ignored, as RFC 7240
     /// demands.
     pub(super) fn preferred(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(&PREFER).into_iter().filter_map(|value| value.to_str().ok());
@@ -57,7 +57,7 @@ impl MoneyFormat {
             let is_money = name.trim().eq_ignore_ascii_case("money");
             is_money.then(|| value.trim().trim_matches('"'))
         });
-        // If the client sends several preferences for money, the first counts.
+        // If the client sends several preferences for money, only the first counts.
         match preferences.next()? {
             "string" => Some(Self::String),
             "number" => Some(Self::Number),
@@ -68,7 +68,7 @@ impl MoneyFormat {
     /// Runs the handler of a request, and uses this format for the decimals that the handler serializes.
     pub(super) fn scope<F: Future>(self, request: F) -> impl Future<Output = F::Output> {
         match self {
-            // `current` returns `Number` outside of a scope too, so the cost of a scope is saved here.
+            // No scope is needed, because `current` returns `Number` outside of a scope.
             Self::Number => Either::Left(request),
             Self::String => Either::Right(FORMAT.scope(self, request)),
         }
@@ -80,7 +80,7 @@ impl MoneyFormat {
         FORMAT.sync_scope(self, write)
     }
 
-    /// Confirms to the client, with the header `Preference-Applied`, that the response has the requested format.
+    /// Confirms to the client, with the `Preference-Applied` header, that the response has the requested format.
     pub(super) fn confirm(self, headers: &mut HeaderMap) {
         let applied = match self {
             Self::Number => "money=number",

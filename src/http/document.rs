@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::decimal::MoneyFormat;
 use crate::error::{Error, Result};
 
-/// Format of a document, which the client chooses with the header `Accept`.
+/// Format of a document, which the client chooses with the `Accept` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentFormat {
     Json,
@@ -18,7 +18,7 @@ pub enum DocumentFormat {
 }
 
 impl DocumentFormat {
-    /// Returns CSV if the header `Accept` contains `text/csv`, and JSON otherwise.
+    /// Returns CSV if the `Accept` header contains `text/csv`, and JSON otherwise.
     pub fn accepted(headers: &HeaderMap) -> Self {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         let is_csv = accept.is_some_and(|accept| accept.contains("text/csv"));
@@ -35,8 +35,8 @@ impl DocumentFormat {
     /// Returns a response whose parts are created while the client reads them. If a part is an error, the response ends
     /// early.
     ///
-    /// The parts are created after the handler has returned, so this function saves the format of amounts of money that
-    /// applies to the request.
+    /// The parts are created after the handler has returned, so this function captures the money format of the request
+    /// first.
     pub fn respond(
         self,
         head: String,

@@ -84,8 +84,8 @@ impl Validator {
         self.check(pointer, parse(raw))
     }
 
-    /// Returns the value in `outcome`, or notes its error. Meant for values that are not JSON, and that the caller
-    /// therefore parses itself.
+    /// Returns the value in `outcome`, or notes its error. Use it for values that the caller has parsed itself because
+    /// they are not JSON.
     pub fn check<T>(&mut self, pointer: &str, outcome: Result<T, String>) -> Option<T> {
         outcome.map_err(|detail| self.refuse(pointer, detail)).ok()
     }

@@ -8,7 +8,7 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::error::{Error, Result};
 use crate::ids::PublisherId;
 
-/// Maximum number of nested levels in metadata. The JSON parsers of some languages cannot read more levels.
+/// Maximum nesting depth of metadata. The JSON parsers of some languages cannot read deeper values.
 const METADATA_DEPTH_MAX: usize = 32;
 
 const NUL: &str = "must not contain a NUL";
@@ -34,7 +34,7 @@ pub fn stored_moment(raw: &str) -> Result<OffsetDateTime, String> {
 
 fn read_moment(text: &str) -> Result<OffsetDateTime, String> {
     let moment = OffsetDateTime::parse(text, &Rfc3339).ok();
-    // Converted to UTC, a moment can lie outside of the years 0 to 9999, which RFC 3339 cannot represent.
+    // In UTC, a moment can lie outside of the years 0 to 9999, and RFC 3339 cannot represent other years.
     let moment = moment.and_then(|moment| moment.checked_to_offset(UtcOffset::UTC));
     let moment = moment.filter(|moment| (0..=9999).contains(&moment.year()));
     moment.ok_or_else(|| "must be RFC 3339, such as 2026-01-31T12:00:00Z".to_owned())
@@ -76,8 +76,8 @@ pub fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
     if raw.len() > METADATA_BYTES_MAX {
         return Err(format!("must not have more than {METADATA_BYTES_MAX} bytes"));
     }
-    // The receiver of a transfer reads its metadata too. If the receiver's JSON parser could not read it, a whole page
-    // of the receiver's history would be unreadable.
+    // The receiver of a transfer reads the metadata too. If its JSON parser failed on the metadata, a whole page of the
+    // receiver's history would be unreadable.
     let value: Value = serde_json::from_str(raw)
         .map_err(|cause| format!("must be readable by every client: {cause}"))?;
     require_readable(&value, METADATA_DEPTH_MAX)?;
@@ -88,7 +88,7 @@ pub fn metadata(raw: &str) -> Result<Box<RawValue>, String> {
 fn require_readable(value: &Value, depth: usize) -> Result<(), String> {
     let is_sound = |text: &str| if text.contains('\0') { Err(NUL.to_owned()) } else { Ok(()) };
     if depth == 0 && (value.is_object() || value.is_array()) {
-        return Err(format!("must not have more than {METADATA_DEPTH_MAX} levels"));
+        return Err(format!("must not have more than {METADATA_DEPTH_MAX} nested levels"));
     }
     match value {
         Value::String(text) => is_sound(text),

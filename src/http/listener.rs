@@ -2,7 +2,7 @@
 //!
 //! | limit | effect when it is exceeded |
 //! |---|---|
-//! | connections of the listener | idle connections are closed, first those without a request; the new one waits |
+//! | connections of the listener | idle connections are closed, first those without a request; the new connection waits |
 //! | connections of one address | the new connection is closed |
 //! | time until the first request | the connection is closed |
 //! | unread responses of a connection | the next request waits until hyper has sent the earlier responses |
@@ -44,7 +44,7 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Pause after the listener could not accept a connection. Usually the process has run out of file descriptors, and
-/// connections that end during the pause release some.
+/// connections that end during the pause release descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket, and the pipeline that handles its requests.
@@ -82,8 +82,8 @@ impl Listener {
         let acceptor = Acceptor { name, pipeline, header_timeout, table, log, tasks };
         let protocol = Arc::new(protocol(header_timeout, &acceptor.tasks));
         while let Some((stream, peer)) = acceptor.accept(&socket).await {
-            // The limit per address is checked first, so that an address with too many connections cannot evict those
-            // of others.
+            // The limit per address is checked first, so that an address with too many connections cannot evict the
+            // connections of other addresses.
             let Some(entry) = acceptor.table.insert(peer, &acceptor.tasks) else {
                 acceptor.log.closed(CloseReason::Address);
                 continue;
@@ -91,8 +91,8 @@ impl Listener {
             if let Some(permit) = acceptor.table.find_room(&entry, &acceptor.tasks).await {
                 acceptor.spawn(stream, entry, permit, &protocol);
             }
-            // Requests of open connections have priority. If thousands of clients connect at once, this lets the new
-            // connections wait in the kernel, instead of in the runtime's queue before the requests.
+            // Requests of open connections have priority. If thousands of clients connect at once, the yield makes new
+            // connections wait in the kernel, instead of ahead of the requests in the runtime's queue.
             tokio::task::yield_now().await;
         }
         Ok(())

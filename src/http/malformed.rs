@@ -17,7 +17,7 @@ const OURS: &[u8] = b"\r\nx-request-id: ";
 /// Returns the problem document to send instead of `written`, if `written` is an error response that hyper itself has
 /// created.
 ///
-/// `line_has_ended` says whether the whole request line has arrived. If it has not, a head that is too large is
+/// `line_has_ended` says whether the whole request line has arrived. If not, a request head that is too large is
 /// reported as a URI that is too long.
 pub(super) fn replacement(written: &[u8], line_has_ended: bool) -> Option<Bytes> {
     let status = status_of_bare_response(written)?;

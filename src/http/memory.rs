@@ -22,14 +22,15 @@ const REQUEST_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// Budget for responses that their clients have not read yet, in bytes.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Number by which the budget is divided. The result is the part that each client address may use.
+/// Number of equal shares into which the budget is divided. Each client address may use one share.
 const SHARES: usize = 4;
 
 /// Largest body, in bytes, that is not charged to the budget. The limit on concurrent requests bounds the memory of
 /// these small bodies.
 pub(super) const UNCHARGED_BYTES: usize = 4 * 1024;
 
-/// Response extension that exempts the response from the memory budget, because other responses share its bytes.
+/// Response extension that exempts a response from the memory budget, because its bytes are shared with other
+/// responses.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedBytes;
 

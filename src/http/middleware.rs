@@ -95,7 +95,8 @@ impl RequestPipeline {
         self.respond_through(|request| stack.call(request), request, connection).await
     }
 
-    /// Handles a request through `call`, which passes the request to the caller's own clone of the middleware stack.
+    /// Handles a request by `call`, which runs the request through a clone of the middleware stack that belongs to the
+    /// caller.
     async fn respond_through(
         &self,
         call: impl FnOnce(Request<Body>) -> <Stack as Service<Request<Body>>>::Future,
@@ -114,7 +115,7 @@ impl RequestPipeline {
         request.extensions_mut().insert(context.clone());
         let read_options = ReadOptions::of(&request);
         let preferred_money = MoneyFormat::preferred(request.headers());
-        // The future has 2 KB. In a box, the layers below move only a pointer to it.
+        // The future takes 2 KB. Because it is boxed, the layers below move only a pointer.
         let response = context.scope().run(Box::pin(call(request)));
         let response = preferred_money.unwrap_or(self.money).scope(response);
         let Ok(mut response) = position::add_to_read(read_options, response).await;

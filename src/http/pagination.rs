@@ -1,4 +1,4 @@
-//! Pagination of lists: `?limit=`, an opaque cursor `?after=`, and a link to the next page in the header `Link`.
+//! Pagination of lists: `?limit=`, an opaque cursor `?after=`, and a link to the next page in the `Link` header.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -22,13 +22,13 @@ pub fn page_limit(limit: Option<i64>) -> Result<i64> {
     }
 }
 
-/// Returns the last row of a full page, after which the next page begins. Returns `None` if the page is not full,
-/// because it is then the last page.
+/// Returns the last row of a full page; the next page begins after this row. Returns `None` if the page is not full,
+/// because such a page is the last.
 pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }
 
-/// Formats a link to another page of a list. If the request allows a stale response, so does the link.
+/// Formats a link to another page of a list. If the request has `stale=ok`, so does the link.
 pub fn link(path: &str, rel: &str) -> String {
     let stale = if may_be_stale() { "&stale=ok" } else { "" };
     format!("<{path}{stale}>; rel=\"{rel}\"")

@@ -1,5 +1,5 @@
-//! The response header `Book-Position`, which says up to which point of the ledger a response is current, and the query
-//! parameter `stale=ok`, which allows an older response from a read replica.
+//! The `Book-Position` response header, which names the position in the ledger that a response reflects, and the query
+//! parameter `stale=ok`, which permits an older response from a read replica.
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, Request};
@@ -17,8 +17,8 @@ pub(super) const STALE_OK: &str = "ok";
 /// Properties of a request that affect how the request reads from the database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
-    /// Whether the method of the request is safe (changes nothing). Only responses to such requests can have the header
-    /// `Book-Position`.
+    /// Whether the method of the request is safe (changes nothing). Only responses to such requests can have the
+    /// `Book-Position` header.
     is_read: bool,
     may_be_stale: bool,
 }
@@ -32,9 +32,9 @@ impl ReadOptions {
     }
 }
 
-/// Runs a request. If the method of the request is safe and the request has read from the database, adds the header
-/// `Book-Position` to the response. The header says up to which point of the ledger the request's first database read
-/// was current.
+/// Runs a request. If the method of the request is safe and the request has read from the database, adds the
+/// `Book-Position` header to the response. The header names the position in the ledger that the first database read of
+/// the request reflects.
 pub(super) async fn add_to_read<B, E>(
     options: ReadOptions,
     request: impl Future<Output = Result<Response<B>, E>>,

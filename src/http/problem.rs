@@ -168,8 +168,8 @@ pub(super) fn broken(error: &Error) -> Cow<'_, [FieldError]> {
     }
 }
 
-/// Sets only the status of the response. The middleware writes the body later, because only the middleware knows the
-/// trace id.
+/// Sets the status of the response, and attaches the error. The middleware writes the body later, because only the
+/// middleware knows the trace id.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.problem().status.into_response();

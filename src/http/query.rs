@@ -20,7 +20,7 @@ use crate::error::{Error, FieldError, Result};
 /// Maximum number of invalid parameters that an error response lists.
 const ERRORS_MAX: usize = 20;
 
-/// Number of characters after which the name of an invalid parameter is cut in an error response.
+/// Number of characters to which the name of an invalid parameter is truncated in an error response.
 const NAME_MAX: usize = 100;
 
 /// Deserializes the parameters of a query string.

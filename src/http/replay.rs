@@ -8,7 +8,7 @@ use super::json;
 
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A response that gets the header `Idempotent-Replayed` if an earlier request with the same key has taken effect.
+/// A response that gets the `Idempotent-Replayed` header if an earlier request with the same key has taken effect.
 pub struct Replayable<T> {
     status: StatusCode,
     body: T,
@@ -45,7 +45,7 @@ impl<T: Serialize> IntoResponse for Replayable<T> {
     }
 }
 
-/// Creates a response without a body, with the header `Idempotent-Replayed` if the request was a repetition.
+/// Creates a response without a body, with the `Idempotent-Replayed` header if the request was a repetition.
 pub fn no_content(replayed: bool) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     if replayed {

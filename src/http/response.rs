@@ -34,8 +34,8 @@ pub(super) type RoutedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Body of every response, before compression.
 ///
-/// The body is fused (ended for good after its last frame), because compression polls it again after its end, and the
-/// stream of a handler might panic if it were polled again.
+/// The body is fused: after its last frame, polling it again is safe. Compression polls a body again after its end,
+/// which might make the stream of a handler panic.
 pub struct ResponseBody {
     inner: Fuse<Either<RoutedBody, Full<Bytes>>>,
     held: Held,
@@ -202,8 +202,8 @@ where
 
 /// Inputs for completing a response, gathered before the handler runs.
 pub(super) struct Completion {
-    /// Whether the request's method is safe (changes nothing). If memory is short, an error may replace only the
-    /// response to a safe request.
+    /// Whether the request's method is safe (changes nothing). If memory is short, the response to a safe request may
+    /// be replaced by an error, but no other response.
     is_safe: bool,
     /// Permits for compression; `None` if the client does not want a compressed response.
     compressions: Option<Arc<Semaphore>>,

@@ -4,9 +4,10 @@
 //! at once. [`record_success`] subtracts a successful attempt again. After several failures, each further attempt has
 //! to wait twice as long as the previous attempt. Counted attempts expire gradually.
 //!
-//! The limit for an account and an address together stops a client that guesses the password of the account. The limits
-//! for an account alone and for an address alone stop guesses from many addresses or at many accounts. These two limits
-//! are higher, so that they do not stop honest users that share an address with an attacker.
+//! The limit for an account and an address together stops a client that guesses the password of the account. The limit
+//! for an account alone stops guesses from many addresses, and the limit for an address alone stops guesses at many
+//! accounts. These two limits are higher, so that they do not stop honest users, who may share an address with an
+//! attacker.
 
 mod sql;
 
@@ -20,8 +21,8 @@ use crate::auth::client_network;
 use crate::db::Database;
 use crate::error::{Error, Result};
 
-/// Time after which a client that has used up its free attempts ([`AttemptLimit::free`]) has all of them again. Counted
-/// attempts expire one by one, at a constant rate.
+/// Time after which a client that has used up its free attempts ([`AttemptLimit::free`]) has all free attempts again.
+/// Counted attempts expire one by one, at a constant rate.
 pub const EXPIRY: Duration = Duration::from_hours(1);
 
 /// Wait before the first attempt that is not free. The wait doubles before each further attempt.
@@ -90,7 +91,7 @@ pub async fn count_attempt(
     Ok(next)
 }
 
-/// Returns an error if an attempt would have to wait. Counts no attempt.
+/// Returns an error if an attempt would have to wait, without counting an attempt.
 pub async fn require_unlocked(db: &Database, limit: &AttemptLimit) -> Result<()> {
     let mut db = db.acquire("throttle.require_unlocked").await?;
     let wait = sql::remaining_wait(&mut db, limit.key).await?;

@@ -24,7 +24,7 @@ pub enum Visibility {
 }
 
 impl Caller {
-    /// Whether the caller needs no scope to use a wallet that belongs to `user`: either the caller is this user, or the
+    /// Whether the caller may use a wallet that belongs to `user` without a scope: the caller is this user, or the
     /// wallet belongs to no user (`None`) and access is open.
     fn owns(&self, user: Option<UserId>) -> bool {
         match user {
@@ -103,7 +103,7 @@ impl Caller {
         self.require_holder(player)
     }
 
-    /// Returns an error unless the caller may take money from a player.
+    /// Returns an error unless the caller may withdraw money from the main wallet of a player.
     pub fn require_spend_player(&self, player: Option<Player>) -> Result<()> {
         if self.is_player(player) || self.acts_as_guest(player) {
             return Ok(());
@@ -129,8 +129,7 @@ impl Caller {
         player != Player::Guest || self.policy().access == Access::Open
     }
 
-    /// Returns an error if the player is a guest and access is closed. A guest can exist then, because access may have
-    /// been open earlier.
+    /// Returns an error if the player is a guest and access is closed. Such guests exist if access was open earlier.
     fn require_holder(&self, player: Option<Player>) -> Result<()> {
         match player {
             Some(Player::Guest) if self.policy().access == Access::Closed => {

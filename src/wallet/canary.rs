@@ -9,7 +9,7 @@ use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, TransferKind};
 
-/// The test transfer that a request of the canary has made.
+/// The test transfer that a request of the canary made.
 #[derive(Debug, Clone, Copy)]
 pub struct CanaryTransfer {
     pub id: TransferId,

@@ -43,7 +43,7 @@ impl Wallets {
         Ok((record, read::history(&mut db, id.into(), range).await?))
     }
 
-    /// Returns the statement of a wallet for the time between two moments. Its entries are read later, page by page.
+    /// Returns the statement of a wallet for a period. The entries are read later, page by page.
     pub async fn statement(
         &self,
         caller: &Caller,
@@ -106,8 +106,8 @@ impl Statement {
     }
 }
 
-/// Returns the range of sequence numbers that belong to the time between two moments, in the wallet's part (book) of
-/// the ledger: the first number in the range, and the first number after the range.
+/// Returns the range of sequence numbers of a period, in the wallet's part (book) of the ledger: the first number in
+/// the range, and the first number after the range.
 async fn seqs_between(
     db: &mut PgConnection,
     id: WalletId,

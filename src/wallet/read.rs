@@ -24,7 +24,7 @@ pub struct WalletBalance {
     pub record: Arc<WalletRecord>,
     pub available: Minor,
     pub held: Minor,
-    /// Position in the ledger and moment of the balance, if the caller asked for the balance at a past moment.
+    /// Position in the ledger and time of the balance, if the caller requested a past balance.
     pub as_of: Option<AsOf>,
 }
 
@@ -33,8 +33,8 @@ pub struct WalletBalance {
 pub struct AsOf {
     /// Sequence number of the last transfer that the balance includes.
     pub seq: i64,
-    /// Moment for which the balance is given. It is earlier than the requested moment if the ledger may still commit
-    /// transfers that are dated before the requested moment.
+    /// Time of the balance. It is earlier than the requested time if the ledger may still commit transfers that are
+    /// dated before the requested time.
     pub at: OffsetDateTime,
 }
 
@@ -159,8 +159,8 @@ impl Wallets {
     }
 }
 
-/// Returns the current balance of a wallet. Also records the position in the ledger at which the balance was read, so
-/// that the response can name the position.
+/// Returns the current balance of a wallet. Also records the position in the ledger at which the balance was read, for
+/// the `Book-Position` response header.
 async fn current_balance(
     db: &mut PgConnection,
     id: WalletId,

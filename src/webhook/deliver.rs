@@ -207,8 +207,8 @@ impl Webhooks {
         Ok(NextStep::Retry { cause })
     }
 
-    /// Pauses a webhook whose receiver did not respond promptly. `timeouts` is the number of consecutive timeouts
-    /// before this attempt.
+    /// Pauses a webhook after an attempt that timed out or failed slowly. `timeouts` is the number of such attempts
+    /// before this attempt, since the last successful delivery.
     async fn pause(
         &self,
         db: &mut sqlx::PgConnection,

@@ -18,7 +18,7 @@ use crate::ledger::transfer::TransferKind;
 use crate::realtime::Message;
 use crate::wallet::transfer::{Note, wallet_of};
 
-/// Name of the event that is sent when a balance crosses the threshold of an alert.
+/// Name of the event that reports that a balance has crossed the threshold of an alert.
 pub(super) const ALERT_CROSSED: &str = "alert.crossed";
 
 /// Every event that a webhook can subscribe to. `*` stands for all of them.
@@ -70,7 +70,7 @@ pub(super) fn event_name(kind: TransferKind) -> &'static str {
         TransferKind::Close => "wallet.closed",
         TransferKind::Freeze => "wallet.frozen",
         TransferKind::Unfreeze => "wallet.unfrozen",
-        // Moves money only between accounts of the system, so it involves no wallet.
+        // A tax transfer moves money only between system accounts, so it involves no wallet.
         TransferKind::Tax => "*",
         kind => EVENTS
             .iter()

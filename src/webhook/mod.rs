@@ -1,4 +1,4 @@
-//! Webhooks: signed POST requests that inform a receiver about events, in order, and are retried for a day.
+//! Webhooks: signed POST requests that inform a receiver about events. They are sent in order, and retried for a day.
 //!
 //! Background tasks read the committed transfers and published events, and insert deliveries ([`fan_out`]). Jobs send
 //! the deliveries ([`deliver`]).
@@ -189,8 +189,8 @@ impl Webhooks {
         }
         let secret = secret.map_or_else(signature::new_secret, str::to_owned);
         let created = sql::create(&mut tx, caller.name(), url, events, &secret, key).await?;
-        // The hash of the key includes the caller, whose lock this transaction holds. So no concurrent transaction can
-        // have inserted a webhook with this key.
+        // The hash of the key includes the caller, and this transaction holds the lock of the caller. So no concurrent
+        // transaction can have inserted a webhook with this key.
         let row = created.ok_or(Error::Overloaded)?;
         tx.commit().await?;
         Ok(Webhook::created(row, false))
@@ -204,8 +204,8 @@ impl Webhooks {
         Ok(rows.into_iter().map(Webhook::from).collect())
     }
 
-    /// Returns a webhook of the caller; an admin may get any webhook. For the webhook of another caller, the error is
-    /// 404.
+    /// Returns a webhook of the caller, or any webhook if the caller is an admin. Otherwise, the webhook of another
+    /// caller is a 404 error.
     pub async fn get(&self, id: WebhookId, caller: &Caller) -> Result<Webhook> {
         caller.require_visibility()?;
         let mut db = self.db.snapshot("webhook.get").await?;

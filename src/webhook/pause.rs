@@ -1,9 +1,10 @@
-//! Circuit breaker: if a receiver times out, its webhook is paused, longer each time, until the receiver responds
-//! again.
+//! Circuit breaker: if an attempt times out or fails slowly, the webhook is paused. Each further such attempt doubles
+//! the pause, until the receiver accepts a delivery.
 
 use std::time::Duration;
 
-/// Pause of a webhook after its first timeout; it doubles with each further timeout in a row.
+/// Pause of a webhook after the first attempt that timed out or failed slowly. Each further such attempt doubles the
+/// pause.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
 
 /// Longest pause of a webhook.
@@ -13,7 +14,7 @@ const PAUSE_MAX: Duration = Duration::from_hours(1);
 /// deliveries to its webhook may be sent at the same time.
 pub(super) const PROMPT: Duration = Duration::from_secs(3);
 
-/// Returns the pause of a webhook after this number of timeouts in a row.
+/// Returns the pause of a webhook after this number of attempts that timed out or failed slowly.
 pub(super) fn pause_after(timeouts: u32) -> Duration {
     let doublings = timeouts.saturating_sub(1).min(16);
     (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX)

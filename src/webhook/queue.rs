@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::ids::{UserId, WalletId, WebhookId};
 use crate::jobs;
 
-/// Number of queues of a webhook, and so the maximum number of deliveries that are sent to it at the same time.
+/// Number of queues of a webhook, which is also the maximum number of simultaneous deliveries to the webhook.
 const QUEUES_PER_WEBHOOK: i64 = 2;
 
 /// Subject of a delivery: the wallet or the user that the event is about, or [`Subject::EVERYONE`] if it is about
@@ -84,8 +84,8 @@ impl DeliveryJob<'_> {
         .await
     }
 
-    /// Enqueues a job to replace a running job that could not make an attempt. The new job runs after `delay`, and
-    /// counts `attempts` as made already.
+    /// Enqueues a job that replaces a running job that could not make an attempt. The new job runs after `delay`, and
+    /// inherits the number of `attempts` of the old job.
     pub(super) async fn defer(
         &self,
         db: &mut PgConnection,

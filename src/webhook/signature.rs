@@ -29,7 +29,7 @@ fn decode(secret: &str) -> Option<Vec<u8>> {
     STANDARD.decode(secret.strip_prefix(PREFIX)?).ok()
 }
 
-/// Returns the value of the header `webhook-signature`, with a signature for each secret.
+/// Returns the value of the `webhook-signature` header, with a signature for each secret.
 pub(super) fn signatures(secrets: &[&str], id: &str, timestamp: i64, body: &str) -> String {
     let content = format!("{id}.{timestamp}.{body}");
     let sign = |secret: &&str| {
@@ -52,15 +52,16 @@ pub(crate) struct SignedMessage<'a> {
     pub body: &'a str,
 }
 
-/// Checks a message as its receiver does: it must be signed with this secret, at most five minutes before or after
-/// `now`.
+/// Checks a message as a receiver should: the message must be signed with this secret, at most five minutes before or
+/// after `now`.
 pub(crate) fn verify(message: &SignedMessage<'_>, secret: &Secret, now: i64) -> Result<(), String> {
     let SignedMessage { id, timestamp, signatures, body } = message;
     let signed_at: i64 =
         timestamp.parse().map_err(|_| "the header webhook-timestamp is not a number".to_owned())?;
     if now.abs_diff(signed_at) > AGE_MAX_SECONDS.unsigned_abs() {
         return Err(
-            "the message was signed more than five minutes before or after this moment".to_owned()
+            "the message was signed more than five minutes before or after the current time"
+                .to_owned(),
         );
     }
     let key = decode(secret.reveal()).ok_or("the secret is malformed")?;

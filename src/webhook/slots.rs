@@ -1,10 +1,10 @@
 //! Slots, which limit how many deliveries of each owner this process sends at the same time. The process runs up to 256
 //! jobs at the same time.
 //!
-//! | last attempt to send to the webhook | limit on the slots of its owner | limit on the slots of all owners |
+//! | webhook | limit on the slots of its owner | limit on the slots of all owners |
 //! |---|---|---|
-//! | ended quickly | a slot for each queue of the owner ([`lanes`]) | a slot for every job |
-//! | was slow or timed out, or no attempt was made yet | [`UNPROVEN_OF_OWNER_MAX`] | [`UNPROVEN_MAX`] |
+//! | prompt: its last successful delivery was quick, and no attempt has been slow since | a slot for each queue of the owner ([`lanes`]) | a slot for every job |
+//! | not prompt, or not tried yet | [`UNPROVEN_OF_OWNER_MAX`] | [`UNPROVEN_MAX`] |
 //!
 //! If many slots are taken ([`PRESSURE_MIN`], [`UNPROVEN_PRESSURE_MIN`]), each owner gets only one slot, so that the
 //! last free slots go to owners that have none. A job that gets no slot does not wait in its worker, but is enqueued
@@ -21,14 +21,14 @@ const LANES_OF_USER: i64 = 8;
 /// callers together.
 const LANES_OF_OTHERS: i64 = 32;
 
-/// Maximum number of simultaneous deliveries of an owner to webhooks whose last attempt did not end promptly.
+/// Maximum number of simultaneous deliveries of an owner to webhooks that are not prompt.
 const UNPROVEN_OF_OWNER_MAX: usize = 4;
 
-/// Maximum number of simultaneous deliveries of all owners to webhooks whose last attempt did not end promptly.
+/// Maximum number of simultaneous deliveries of all owners to webhooks that are not prompt.
 const UNPROVEN_MAX: usize = 192;
 
-/// Number of simultaneous deliveries to webhooks whose last attempt did not end promptly. Once this number is reached,
-/// each owner gets only one slot for these webhooks.
+/// Number of simultaneous deliveries to webhooks that are not prompt. Once this number is reached, each owner gets only
+/// one slot for these webhooks.
 const UNPROVEN_PRESSURE_MIN: usize = 96;
 
 /// Number of simultaneous deliveries of all owners. Once this number is reached, each owner gets only one slot.
@@ -43,7 +43,7 @@ const DEFERRAL_SPACING: Duration = Duration::from_millis(100);
 /// Longest delay until a job that got no slot is tried again.
 const DEFERRAL_MAX: Duration = Duration::from_mins(1);
 
-/// Number of owners in memory. Once this number is reached, owners without running or deferred deliveries are removed.
+/// Number of owners in memory at which the owners without running or deferred deliveries are removed.
 const OWNERS_KEPT: usize = 1_000;
 
 /// Returns the number of queues of an owner. Jobs of the same queue run one after another, even in different processes.

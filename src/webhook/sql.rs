@@ -11,7 +11,7 @@ use crate::idempotency_key::HashedKey;
 use crate::ids::{UserId, WebhookId};
 use crate::ledger::book::{book_of, index_of};
 
-/// Whether there is any webhook or alert. If there is none, transfers need not be turned into events.
+/// Whether any webhook or alert exists. If none exists, transfers need not be turned into events.
 pub(super) async fn has_webhooks_or_alerts(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from webhook) or exists (select from alert) as "there!""#
@@ -68,7 +68,8 @@ pub(super) async fn subscriptions(db: &mut PgConnection) -> Result<Vec<Subscript
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Records that a receiver has responded, and ends the pause of its webhook.
+/// Records that a receiver has accepted a delivery, and ends the pause of its webhook. `is_prompt` tells whether the
+/// attempt was quick.
 pub(super) async fn record_response(
     db: &mut PgConnection,
     id: WebhookId,
@@ -85,7 +86,7 @@ pub(super) async fn record_response(
     Ok(())
 }
 
-/// Pauses a webhook. Returns false, and changes nothing, if a concurrent attempt has counted the same timeout already.
+/// Pauses a webhook. Returns false, and changes nothing, if a concurrent attempt has already counted this timeout.
 pub(super) async fn pause(
     db: &mut PgConnection,
     id: WebhookId,

@@ -1,8 +1,8 @@
 //! Targets of webhooks: the URLs to which deliveries are sent. Only public addresses are allowed, so that a webhook
 //! cannot send requests into the operator's network.
 //!
-//! A host name is resolved for each connection, and its addresses are checked every time. So an attacker cannot get
-//! around the check by pointing the name to a private address after the webhook was created.
+//! A host name is resolved for each connection, and its addresses are checked every time. So an attacker cannot bypass
+//! the check by making the name resolve to a private address after the webhook was created.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,8 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that resolving a host name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Error text of a delivery that got no response for a reason other than a timeout. The text does not name the exact
-/// cause, because the cause would reveal host names and open ports in the operator's network.
+/// Error text of a delivery that got no response, except because of a timeout. The text omits the exact cause, which
+/// would reveal host names and open ports in the operator's network.
 pub(super) const UNREACHABLE: &str = "no connection to the receiver: its host name does not resolve, or only to private \
      addresses, or it refused the connection, or TLS failed";
 
@@ -28,7 +28,7 @@ const URL_MAX: usize = 2_000;
 
 /// Creates an HTTP client that connects only to allowed addresses and does not follow redirects.
 pub(super) fn client(allow_private: bool) -> anyhow::Result<reqwest::Client> {
-    // This fails if the provider is installed already, which is fine because it is the same provider.
+    // Installation fails if a provider is already installed, which is harmless because it is the same provider.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     Ok(reqwest::Client::builder()
         .user_agent(concat!("revwallet/", env!("CARGO_PKG_VERSION")))

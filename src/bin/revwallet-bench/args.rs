@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
     /// Server binary to measure [default: `revwallet` next to this program].
     #[arg(long)]
     pub revwallet: Option<PathBuf>,
-    /// Binary of another build of the server. With this option, the benchmark only compares the two builds, and runs no
+    /// Binary of another build of the server. If given, the benchmark only compares the two builds and runs no
     /// scenario.
     #[arg(long, conflicts_with_all = ["scenarios", "large_book"])]
     pub compare: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub(crate) struct BenchArgs {
     /// Folder with the configuration of nginx and its `start` script.
     #[arg(long, default_value = "nginx")]
     pub nginx_dir: PathBuf,
-    /// Run the bare axum server instead of the benchmark. The benchmark starts itself with this option.
+    /// Run only the bare axum server. The benchmark starts a second process of itself with this option.
     #[arg(long, hide = true)]
     pub serve_bare: bool,
 }

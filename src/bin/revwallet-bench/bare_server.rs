@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-/// Headers that the bare server writes by itself, so they are not taken from the recorded response.
+/// Headers that axum adds to each response, and that are therefore not copied from the recorded response.
 const OWN_HEADERS: [&str; 2] = ["content-length", "date"];
 
 /// A response of the server under test to a deposit.
@@ -33,13 +33,13 @@ pub(crate) struct BareServer {
     pub address: String,
 }
 
-/// The recorded response, in the form in which axum sends it.
+/// The recorded response, converted to the types that axum sends.
 struct PreparedResponse {
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// Body of a deposit.
+/// Request body of a deposit.
 #[derive(Deserialize)]
 struct DepositBody<'a> {
     id: &'a str,

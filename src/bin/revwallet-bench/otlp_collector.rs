@@ -22,7 +22,7 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 /// Prefix of each gRPC message: a byte for compression and four bytes for the length.
 const PREFIX_BYTES: usize = 5;
 
-/// Function that gets each message, an `ExportTraceServiceRequest` encoded as protobuf.
+/// Function that receives each message, an `ExportTraceServiceRequest` encoded as protobuf.
 type MessageHandler = Arc<dyn Fn(Bytes) + Send + Sync>;
 
 /// Starts a collector, which listens until the async runtime ends, and returns its address. If `port` is 0, the

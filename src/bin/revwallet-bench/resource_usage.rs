@@ -23,8 +23,7 @@ struct ResourceSnapshot {
     memory_bytes: u64,
 }
 
-/// Average number of busy cores during a measurement, and resident memory of the largest process at the end of the
-/// measurement.
+/// Average number of busy cores during a measurement, and resident memory of the largest monitored process at the end.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ResourceUsage {
     pub process_cores: f64,

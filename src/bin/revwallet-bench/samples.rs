@@ -25,7 +25,7 @@ pub(crate) struct LoadSample {
     pub usage: ResourceUsage,
 }
 
-/// Samples of two alternatives that were measured alternately, so that changes in the machine's speed affect both
+/// Samples of two alternatives that were measured in alternation, so that changes in the machine's speed affect both
 /// alike.
 #[derive(Debug, Default)]
 pub(crate) struct PairedSamples {
@@ -40,7 +40,7 @@ impl LoadResult {
         Self { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies }
     }
 
-    /// Waits for the tasks of a load and merges the latencies that they recorded. Each latency is of a call that
+    /// Waits for the tasks of a load and merges the latencies that they recorded. Each latency is that of a call that
     /// performs `operations` operations; the rate counts operations, not calls.
     pub(crate) async fn join(
         tasks: JoinSet<anyhow::Result<LatencyHistogram>>,

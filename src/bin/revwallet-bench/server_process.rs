@@ -31,7 +31,7 @@ pub(crate) struct ServerProcess {
 
 impl ServerProcess {
     /// Starts a server on a free port and waits until it listens. The server logs no successful requests, unless
-    /// `settings` contain `--log-success-ratio`.
+    /// `settings` contains `--log-success-ratio`.
     pub(crate) async fn start(
         binary: &Path,
         book: &BenchBook,

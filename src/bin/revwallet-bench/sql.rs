@@ -111,8 +111,8 @@ pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result
 /// Score that all entries of the benchmark's leaderboard `equal` share.
 pub(crate) const EQUAL_SCORE: i64 = 100;
 
-/// Fills an empty leaderboard with entries. `pattern` is the name of the leaderboard, and decides which scores its
-/// entries get. Returns positions from which pages can be read, spread over the whole leaderboard.
+/// Fills an empty leaderboard with entries. `pattern` is the name of the leaderboard and the pattern of its scores.
+/// Returns positions from which pages can be read, spread over the whole leaderboard.
 pub(crate) async fn fill_board(
     db: &mut PgConnection,
     pattern: &str,

@@ -14,8 +14,8 @@ use crate::tasks::Tasks;
 /// Idle time below which a connection is evicted only as a last resort, because its client may soon use it.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Number by which the connection limit is divided. The result is the maximum number of connections that are evicted at
-/// once. Evicting several at once makes the search for idle connections rarer during a flood of new connections.
+/// Divisor of the connection limit; the quotient is the maximum number of connections that are evicted at once.
+/// Evicting several connections at once makes the search for idle connections rarer during a flood of new connections.
 const PRESSURE_PART: usize = 64;
 
 /// Limits on the connections of a listener.

@@ -1,4 +1,5 @@
-//! The socket of a connection, with the deadlines and the careful closing that hyper lacks.
+//! The socket of a connection. It closes the connection if the client is too slow, and lets the client read the last
+//! response before it closes the connection. hyper does neither:
 //!
 //! | situation | hyper | this socket |
 //! |---|---|---|
@@ -32,7 +33,7 @@ const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 /// Size of the buffer for input that is read and discarded.
 const LINGER_BUFFER_BYTES: usize = 4 * 1024;
 
-/// A socket with deadlines for its client.
+/// A socket that times out if its client is too slow to send the first request or to read a response.
 pub(in crate::http) struct GuardedStream {
     socket: TcpStream,
     connection: Arc<OpenConnection>,
@@ -118,7 +119,7 @@ impl GuardedStream {
             let some = expected.len().min(bytes.len());
             opening.preface = (expected[..some] == bytes[..some]).then_some(seen + some);
             if opening.preface == Some(HTTP_2_PREFACE.len()) {
-                // An HTTP/2 client that is gone is detected by pings from here on.
+                // From here on, pings detect an HTTP/2 client that has disconnected.
                 self.opening = None;
             }
         }

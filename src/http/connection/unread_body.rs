@@ -1,8 +1,8 @@
 //! Tracks request bodies: whether a body has arrived completely, and which part of it the handler has not read.
 //!
-//! On an HTTP/1.1 connection, the next request follows the body. So an unread body must be drained (read and
-//! discarded), or the response must announce `Connection: close`. hyper does neither: a client that still sends its
-//! body gets a connection reset.
+//! On an HTTP/1.1 connection, the next request follows the body. So the server must drain (read and discard) an unread
+//! body, or send `Connection: close` with the response. hyper does neither, but resets the connection while the client
+//! still sends its body.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -31,8 +31,8 @@ pub(in crate::http) struct Leftover<B> {
     expects_continue: bool,
 }
 
-/// Tracks the body of a request. Also returns a handle to the part that stays unread, but only for HTTP/1.1 requests
-/// with a body: on an HTTP/2 connection, an unread body does not block other requests.
+/// Tracks the body of a request. For an HTTP/1.1 request with a body, also returns a handle to the part that stays
+/// unread; on an HTTP/2 connection, an unread body does not block other requests.
 pub(in crate::http) fn track<B>(
     request: Request<B>,
     connection: &Arc<OpenConnection>,

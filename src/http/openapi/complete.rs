@@ -253,7 +253,7 @@ fn stale() -> Value {
         "name": STALE,
         "in": "query",
         "description": "`ok` allows a read replica, if there is one, to serve a slightly stale response. \
-            The header `Book-Position` says how current the response is.",
+            The `Book-Position` header says how current the response is.",
         "schema": { "type": "string", "enum": [STALE_OK] },
     })
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document, and Swagger UI to try the API. All files of Swagger UI come from this server.
+//! The OpenAPI document, and Swagger UI for trying the API in a browser. All files of Swagger UI come from this server.
 
 mod complete;
 mod example;
@@ -45,7 +45,7 @@ const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
             them to floating-point numbers should send `Prefer: money=string`; `/openapi.json?money=string` describes \
             the API for these clients.",
     ),
-    servers((url = "/", description = "The server that this document comes from")),
+    servers((url = "/", description = "The server that serves this document")),
     components(schemas(ProblemBody<'static>)),
     modifiers(&Credentials),
     security((), ("bearer" = [])),

@@ -12,8 +12,8 @@ const SCHEMAS: &str = "#/components/schemas/";
 /// JSON text that every schema of a decimal contains.
 const DECIMAL: &str = "\"format\":\"double\"";
 
-/// Returns the header parameter `Prefer`, which selects the format of money. The parameter has a single allowed value,
-/// the format that the document describes. It is required unless the format is the default, `Number`.
+/// Returns the header parameter `Prefer`, which selects the format of money. Its only allowed value is the format that
+/// the document describes. The parameter is required unless this format is the default, `Number`.
 pub(super) fn preference(money: MoneyFormat) -> Value {
     let schema = match money {
         MoneyFormat::Number => json!({ "type": "string", "enum": ["money=number"] }),
@@ -43,7 +43,8 @@ pub(super) fn write(document: &mut Value, money: MoneyFormat) {
         let parts = referenced(&schemas[name], &schemas);
         parts.iter().chain([name]).any(|part| schemas[part].to_string().contains(DECIMAL))
     };
-    // If requests or responses share a schema with events, and it has decimals, events get their own copy of it.
+    // If a schema that contains decimals is used both by events and by requests or responses, events get their own copy
+    // of the schema.
     let both: BTreeSet<String> =
         of_api.intersection(&of_events).filter(|name| has_decimals(name)).cloned().collect();
     let mut events: Vec<(String, Value)> = Vec::new();

@@ -16,7 +16,7 @@ use http::{HeaderMap, Method, Request, header};
 /// Metric label for methods that do not exist. Clients can send any path, so the path itself must not become a label.
 const UNKNOWN_METHOD: &str = "_OTHER";
 
-/// Maximum number of digits of a deadline in the header `grpc-timeout`, according to the gRPC protocol.
+/// Maximum number of digits of a deadline in the `grpc-timeout` header, according to the gRPC protocol.
 const DEADLINE_DIGITS_MAX: usize = 8;
 
 /// The gRPC methods of all services. Cheap to clone.
@@ -40,7 +40,7 @@ impl RpcMethods {
     }
 }
 
-/// Creates an empty set of methods, with which no request is handled as a gRPC call.
+/// Creates an empty set of methods, so that no request is handled as a gRPC call.
 impl Default for RpcMethods {
     fn default() -> Self {
         Self(Arc::default())

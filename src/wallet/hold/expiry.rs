@@ -147,8 +147,8 @@ impl Expiry {
                 // Another process or a capture ended the hold first.
                 Err(Error::HoldEnded(_)) => drop(self.backoffs.remove(&id)),
                 Err(error) => {
-                    // An outage of the database is not a problem of the hold, so the next round retries the hold
-                    // without backoff.
+                    // A database outage is not the fault of the hold, so the next round retries the hold without
+                    // backoff.
                     if !matches!(error, Error::DatabaseUnavailable(_)) {
                         self.back_off(id);
                     }

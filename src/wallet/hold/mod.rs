@@ -27,13 +27,13 @@ use crate::ledger::transfer::{Action, Leg, Posted, TransferKind};
 pub use self::sql::{MOVED, PLACED};
 pub use self::transition::{CaptureRest, Transition};
 
-/// Lifetime of a hold if the client gives none.
+/// Lifetime of a hold if the client does not specify a lifetime.
 pub const LIFETIME_DEFAULT: Duration = Duration::from_hours(7 * 24);
 
 /// Longest lifetime of a hold.
 pub const LIFETIME_MAX: Duration = Duration::from_hours(90 * 24);
 
-/// A hold in its current state, or in its state right after an earlier transfer.
+/// A hold in its current state, or in the state right after one of its transfers.
 #[derive(Debug, Clone)]
 pub struct Hold {
     pub id: HoldId,
@@ -180,7 +180,7 @@ impl Wallets {
         }
     }
 
-    /// Returns a hold that the caller placed, or whose wallet the caller may see. Other callers get 404.
+    /// Returns a hold. The caller must have placed the hold, or be allowed to see its wallet; other callers get 404.
     pub async fn get_hold(&self, caller: &Caller, id: HoldId) -> Result<Hold> {
         let row = sql::find(&mut *self.db.snapshot("wallet.get_hold").await?, id).await?;
         let row = row.ok_or(Error::NotFound("hold"))?;

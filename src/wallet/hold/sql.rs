@@ -122,8 +122,7 @@ pub(super) async fn seconds_to_next_expiry(db: &mut PgConnection) -> Result<Opti
     Ok(seconds.fetch_one(db).await?)
 }
 
-/// Returns at most `limit` open holds that are past their expiry, the oldest expiry first, beginning after the hold
-/// `after`.
+/// Returns at most `limit` open holds that are past their expiry, oldest expiry first. Begins after the hold `after`.
 pub(super) async fn expired(
     db: &mut PgConnection,
     after: Option<(OffsetDateTime, HoldId)>,

@@ -39,7 +39,7 @@ pub enum Transition<'a> {
     Expire,
 }
 
-/// Effect of a capture on the rest of the hold: the rest is released, or stays reserved.
+/// Effect of a capture on the rest of the hold: the rest is released or stays reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaptureRest {
     Release,
@@ -61,7 +61,7 @@ struct Moved<'a> {
 }
 
 impl Wallets {
-    /// Captures or voids a hold. The caller must have placed the hold or have the scope `wallet:write`.
+    /// Captures or voids a hold. The caller must have placed the hold, or have the scope `wallet:write`.
     pub async fn transition_hold(
         &self,
         id: HoldId,

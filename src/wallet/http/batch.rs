@@ -59,7 +59,7 @@ struct BatchBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchResult)]
 struct BatchResultBody {
-    /// The HTTP status that a request for only this transfer would have had.
+    /// HTTP status that the response would have had if the request contained only this transfer.
     #[schema(example = 201)]
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ impl BatchResultBody {
     }
 
     fn refused(error: &Error, trace_id: &str) -> Result<Self> {
-        // Serialized directly: a `serde_json::Value` would turn exact amounts into floats.
+        // The problem is serialized directly, because a `serde_json::Value` would turn exact amounts into floats.
         let problem = to_raw_value(&ProblemBody::new(error, trace_id));
         Ok(Self {
             status: error.problem().status.as_u16(),

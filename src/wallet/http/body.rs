@@ -1,4 +1,4 @@
-//! JSON members that wallet requests and responses have in common: amounts, ids of wallets, memos and metadata.
+//! JSON members that requests and responses about wallets have in common: amounts, wallet ids, memos and metadata.
 
 use crate::auth::Caller;
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! `POST /wallet/probe`: a harmless test transfer for monitors, made by the same code as every customer's transfer.
+//! `POST /wallet/probe`: makes a harmless test transfer for monitors, with the same code as the transfers of customers.
 
 use axum::Extension;
 use axum::extract::{FromRef, State};
@@ -34,11 +34,11 @@ struct CanaryBody {
     transfer: String,
 }
 
-/// Probe the ledger
+/// Make a test transfer
 ///
 /// Moves one minor unit (such as a cent) between two system accounts and back; no customer's balance changes. A monitor
-/// that sends this request to the public address every few seconds notices the same failures as customers do. If the
-/// server has closed access (`--access=closed`), the request needs an API key, but the key needs no scope.
+/// that sends this request to the public address every few seconds detects the failures that customers would notice. If
+/// the server has closed access (`--access=closed`), the request needs an API key, but the key needs no scope.
 #[utoipa::path(
     post, path = "/wallet/probe", tag = "wallet",
     params(IdempotencyKey),

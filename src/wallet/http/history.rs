@@ -76,7 +76,7 @@ pub(super) struct HistoryEntryBody {
     /// Direction in which the money moved. `held` and `released` do not change the balance; `none` means that only the
     /// state of the wallet changed.
     pub(super) direction: Direction,
-    /// Id of the other wallet; null if no other wallet is involved, such as in a deposit.
+    /// Id of the other wallet of the transfer; null if there is none, as in a deposit.
     #[schema(required, example = "2")]
     pub(super) counterparty: Option<String>,
     #[schema(value_type = f64, example = 100.00)]
@@ -145,7 +145,7 @@ struct ListHistoryQuery {
     to: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
+    /// Cursor after which the page begins. Take it from the `Link` header of the previous page.
     after: Option<i64>,
 }
 
@@ -154,9 +154,9 @@ struct ListHistoryQuery {
 /// The newest entry comes first.
 #[utoipa::path(
     get, path = "/wallet/{id}/history", tag = "wallet",
-    params(("id" = String, Path, description = "The wallet", example = "1"), ListHistoryQuery),
+    params(("id" = String, Path, description = "Id of the wallet", example = "1"), ListHistoryQuery),
     responses(
-        (status = 200, description = "A page of entries; the header `Link` has the URL of the next page", body = [HistoryEntryBody]),
+        (status = 200, description = "A page of entries; the `Link` header has the URL of the next page", body = [HistoryEntryBody]),
         Problems,
         ArchiveProblem,
     ),
@@ -177,8 +177,8 @@ async fn list_history(
     };
     let (record, page) = wallets.history(&caller, id, range).await?;
     let HistoryPage { entries, archived_before } = page;
-    // If older transfers are archived, the response links to a page that the server will refuse, so that the client
-    // notices that its history is incomplete.
+    // If older transfers are archived, the response links to a next page, which the server will refuse. So the client
+    // notices that the history is incomplete.
     let last = last_of_full_page(&entries, limit).map(|last| last.seq).or(archived_before);
     let next = last.map(|last| {
         let mut next = format!("/wallet/{id}/history?limit={limit}&after={last}");

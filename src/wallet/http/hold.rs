@@ -125,7 +125,7 @@ struct CreateHold<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "room 12")]
     memo: RawField<'a>,
-    /// A JSON object of your own, at most 1024 bytes, which the server stores and returns.
+    /// Any JSON object of at most 1024 bytes. The server stores and returns it.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>, example = json!({ "booking": 7 }))]
     metadata: RawField<'a>,
@@ -175,7 +175,7 @@ fn lifetime(raw: &str) -> Result<Duration, String> {
 /// Get a hold
 #[utoipa::path(
     get, path = "/wallet/hold/{hold}", tag = "wallet",
-    params(("hold" = String, Path, description = "The hold", example = "21")),
+    params(("hold" = String, Path, description = "Id of the hold", example = "21")),
     responses(
         (status = 200, description = "The hold", body = HoldBody),
         Problems,
@@ -217,7 +217,7 @@ const fn default_true() -> bool {
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/capture", tag = "wallet",
     params(
-        ("hold" = String, Path, description = "The hold", example = "21"),
+        ("hold" = String, Path, description = "Id of the hold", example = "21"),
         IdempotencyKey,
     ),
     request_body = Option<CaptureHold<'static>>,
@@ -252,7 +252,7 @@ async fn capture_hold(
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/void", tag = "wallet",
     params(
-        ("hold" = String, Path, description = "The hold", example = "21"),
+        ("hold" = String, Path, description = "Id of the hold", example = "21"),
         IdempotencyKey,
     ),
     responses(
@@ -276,7 +276,7 @@ async fn void_hold(
 struct ListHoldsQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
+    /// Cursor after which the page begins. Take it from the `Link` header of the previous page.
     after: Option<i64>,
 }
 
@@ -285,9 +285,9 @@ struct ListHoldsQuery {
 /// The newest hold comes first.
 #[utoipa::path(
     get, path = "/wallet/{id}/holds", tag = "wallet",
-    params(("id" = String, Path, description = "The wallet", example = "1"), ListHoldsQuery),
+    params(("id" = String, Path, description = "Id of the wallet", example = "1"), ListHoldsQuery),
     responses(
-        (status = 200, description = "A page of holds; the header `Link` has the URL of the next page", body = [HoldBody]),
+        (status = 200, description = "A page of holds; the `Link` header has the URL of the next page", body = [HoldBody]),
         Problems,
     ),
 )]

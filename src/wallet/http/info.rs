@@ -36,7 +36,7 @@ struct CurrencyBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalletInfo)]
 struct WalletInfoBody {
-    /// Currency of requests that do not name a currency.
+    /// Currency that applies if a request names none.
     #[schema(example = "EUR")]
     default_currency: String,
     /// The supported currencies, sorted by their codes.

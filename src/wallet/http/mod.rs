@@ -177,7 +177,7 @@ struct MoveMoney<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "card payment")]
     memo: RawField<'a>,
-    /// A JSON object of your own, at most 1024 bytes, which the server stores and returns.
+    /// Any JSON object of at most 1024 bytes. The server stores and returns it.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
     metadata: RawField<'a>,

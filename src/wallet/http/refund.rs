@@ -36,7 +36,7 @@ struct CreateRefund<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "17")]
     transfer: RawField<'a>,
-    /// Amount to refund; if absent, everything that is not refunded yet.
+    /// Amount to refund; if absent, everything that has not been refunded yet.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2.50")]
     amount: RawField<'a>,

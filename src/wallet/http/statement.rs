@@ -1,4 +1,4 @@
-//! `/wallet/{id}/statement`: the transfers between two moments with opening and closing balance, as JSON or CSV.
+//! `/wallet/{id}/statement`: the transfers of a period, with the opening and closing balance, as JSON or CSV.
 
 use axum::extract::{FromRef, State};
 use axum::response::Response;
@@ -51,7 +51,7 @@ struct StatementBody {
     wallet: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if the request names an end. It is earlier than the requested end if the server may still
+    /// End of the statement, if the request names an end. The end is earlier than requested if the server may still
     /// commit transfers that are dated before the requested end.
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -68,7 +68,7 @@ struct StatementBody {
 /// balance, and the last line is the closing balance.
 #[utoipa::path(
     get, path = "/wallet/{id}/statement", tag = "wallet",
-    params(("id" = String, Path, description = "The wallet", example = "1"), StatementQuery),
+    params(("id" = String, Path, description = "Id of the wallet", example = "1"), StatementQuery),
     responses(
         (status = 200, description = "The statement", content(
             (StatementBody = "application/json"),

@@ -126,7 +126,7 @@ pub(super) struct CreateTransfer<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "for the coffee")]
     memo: RawField<'a>,
-    /// A JSON object of your own, at most 1024 bytes, which the server stores and returns.
+    /// Any JSON object of at most 1024 bytes. The server stores and returns it.
     #[serde(borrow, default)]
     #[schema(value_type = Option<Object>, example = json!({ "order": 7 }))]
     metadata: RawField<'a>,
@@ -177,7 +177,7 @@ async fn create_transfer(
 /// Get a transfer
 #[utoipa::path(
     get, path = "/wallet/transfer/{id}", tag = "wallet",
-    params(("id" = String, Path, description = "The transfer", example = "17")),
+    params(("id" = String, Path, description = "Id of the transfer", example = "17")),
     responses(
         (status = 200, description = "The transfer", body = TransferBody),
         Problems,

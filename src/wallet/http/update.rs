@@ -42,7 +42,7 @@ struct UpdateWallet<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, example = "savings")]
     label: Option<&'a RawValue>,
-    /// A JSON object of your own, at most 1024 bytes, which the server stores and returns.
+    /// Any JSON object of at most 1024 bytes. The server stores and returns it.
     #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Option<Object>, example = json!({ "tier": "gold" }))]
     metadata: Option<&'a RawValue>,
@@ -51,7 +51,8 @@ struct UpdateWallet<'a> {
     freeze: Option<bool>,
 }
 
-/// Deserializes `null` as `Some`, so that only an absent member is `None`.
+/// Deserializes a member that may be `null`. The result is `Some` even for `null`, so that only an absent member is
+/// `None`.
 fn present<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'de RawValue>, D::Error> {
@@ -80,7 +81,7 @@ impl UpdateWallet<'_> {
 #[utoipa::path(
     patch, path = "/wallet/{id}", tag = "wallet",
     params(
-        ("id" = String, Path, description = "The wallet", example = "1"),
+        ("id" = String, Path, description = "Id of the wallet", example = "1"),
         IdempotencyKey,
     ),
     request_body = UpdateWallet<'static>,
@@ -109,7 +110,7 @@ async fn update_wallet(
 #[utoipa::path(
     delete, path = "/wallet/{id}", tag = "wallet",
     params(
-        ("id" = String, Path, description = "The wallet", example = "1"),
+        ("id" = String, Path, description = "Id of the wallet", example = "1"),
         IdempotencyKey,
     ),
     responses(

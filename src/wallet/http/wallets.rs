@@ -34,7 +34,7 @@ where
         .routes(routes!(get_balance))
 }
 
-/// A wallet with its current balance, or with its balance at the requested moment.
+/// A wallet with its current balance, or with its balance at the requested time.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalletListed)]
 struct WalletBalanceBody {
@@ -46,12 +46,12 @@ struct WalletBalanceBody {
     id: String,
     #[schema(example = "test2")]
     owner: String,
-    /// Id of the last transfer that the balance includes, if a moment was requested.
+    /// Id of the last transfer that the balance includes, if a past balance was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "17")]
     as_of: Option<String>,
-    /// Moment for which the balance is given, if a moment was requested. It is earlier than the requested moment if the
-    /// server may still commit transfers that are dated before the requested moment.
+    /// Time of the balance, if a past balance was requested. The time is earlier than requested if the server may still
+    /// commit transfers that are dated before the requested time.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-01-31T12:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -137,7 +137,7 @@ struct ListWalletsQuery {
     currency: Option<String>,
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
+    /// Cursor after which the page begins. Take it from the `Link` header of the previous page.
     after: Option<i64>,
     /// Include closed wallets.
     closed: Option<bool>,
@@ -147,7 +147,7 @@ struct ListWalletsQuery {
 #[utoipa::path(
     get, path = "/wallet", tag = "wallet", params(ListWalletsQuery),
     responses(
-        (status = 200, description = "Wallets, sorted by id; the header `Link` has the URL of the next page", body = [WalletBalanceBody]),
+        (status = 200, description = "Wallets, sorted by id; the `Link` header has the URL of the next page", body = [WalletBalanceBody]),
         Problems,
     ),
 )]
@@ -179,7 +179,7 @@ async fn list_wallets(
 /// Get a wallet
 #[utoipa::path(
     get, path = "/wallet/{id}", tag = "wallet",
-    params(("id" = String, Path, description = "The wallet", example = "1")),
+    params(("id" = String, Path, description = "Id of the wallet", example = "1")),
     responses(
         (status = 200, description = "The wallet", body = WalletDetailBody),
         Problems,
@@ -195,17 +195,18 @@ async fn get_wallet(
 
 #[derive(Deserialize, IntoParams)]
 struct BalanceQuery {
-    /// A moment in the past, as RFC 3339. `as_of` in the response is the id of the last transfer up to that moment.
+    /// A time in the past, as RFC 3339. The member `as_of` of the response is the id of the last transfer up to that
+    /// time.
     #[param(example = "2026-01-31T12:00:00Z")]
     at: Option<String>,
 }
 
 /// Get a balance
 ///
-/// Returns the current balance of a wallet, or its balance at a past moment.
+/// Returns the current balance of a wallet, or its balance at a time in the past.
 #[utoipa::path(
     get, path = "/wallet/balance/{id}", tag = "wallet",
-    params(("id" = String, Path, description = "The wallet", example = "1"), BalanceQuery),
+    params(("id" = String, Path, description = "Id of the wallet", example = "1"), BalanceQuery),
     responses(
         (status = 200, description = "The wallet", body = WalletBalanceBody),
         Problems,

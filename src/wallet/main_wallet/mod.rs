@@ -35,8 +35,8 @@ pub use self::sql::OPENED_MAIN;
 /// Refusal to open a main wallet: the player already has a main wallet, or a registration already uses the player id.
 const OVERTAKEN: &str = "the player's main wallet exists";
 
-/// Maximum number of attempts at an operation. An attempt fails if another request opens or closes the main wallet
-/// meanwhile.
+/// Maximum number of attempts at an operation. An attempt fails if another request opens or closes the main wallet in
+/// the meantime.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Kind of player that a player id belongs to.
@@ -58,7 +58,7 @@ impl Player {
         }
     }
 
-    /// Whether the player is treated as a guest, because the player is not a user with a password.
+    /// Whether the player is treated as a guest: the player is a guest, or a user without a password.
     pub fn is_guest(self) -> bool {
         !matches!(self, Self::User(_))
     }
@@ -104,7 +104,7 @@ struct OpenedMain<'a> {
 }
 
 impl Wallets {
-    /// Returns the currency of requests that do not name a currency.
+    /// Returns the currency that applies if a request names none.
     pub fn default_currency(&self) -> Currency {
         self.default_currency
     }
@@ -257,7 +257,8 @@ impl Wallets {
         }
         // Boxed: a cache miss is rare, and its future would enlarge the future of every request.
         let main = Box::pin(self.find_main(player, currency)).await?;
-        // A user without a password is not cached, because setting a password ends the treatment as a guest at once.
+        // A user without a password is not cached, because the user stops being treated as a guest as soon as a
+        // password is set.
         if let Some(main) = main
             && main.wallet.is_some()
             && !matches!(main.player, Player::PasswordlessUser(_))
@@ -370,7 +371,7 @@ fn cache_key(player: &PlayerId, currency: Currency) -> Uuid {
     digest(&[player.as_str(), currency.code()])
 }
 
-/// Whether a posting failed because another request has opened or closed the main wallet meanwhile.
+/// Whether a posting failed because another request opened or closed the main wallet in the meantime.
 fn is_overtaken(error: &PostError) -> bool {
     fn of_refusal(refusal: &Refusal) -> bool {
         match refusal {

@@ -62,8 +62,8 @@ impl Wallets {
     /// Pays a player. Opens the main wallet first if the player never had a main wallet in this currency.
     ///
     /// The function `legs` receives the account to pay, and returns the movements of money (legs). The function
-    /// `settle` receives the index that the first of these legs has in the posting, and returns the companions
-    /// (statements in the same transaction).
+    /// `settle` receives the index of the first of these legs in the posting, and returns the companions (statements in
+    /// the same transaction).
     pub async fn pay_main(
         &self,
         payout: &Payout<'_>,

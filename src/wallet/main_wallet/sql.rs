@@ -11,7 +11,7 @@ use crate::ledger::money::Minor;
 /// Companion (a statement in the transaction of a posting) that inserts a main wallet when its ledger account is
 /// opened, and claims the player id if the player is a new guest.
 ///
-/// If a registration has taken the player id meanwhile, the player id is not claimed and the wallet is not inserted.
+/// If a registration has taken the player id in the meantime, the companion inserts no wallet and claims nothing.
 pub static OPENED_MAIN: CompanionKind = CompanionKind {
     name: "wallet.main_opened",
     sql: "

@@ -1,5 +1,5 @@
-//! Refunds: money goes back from the receiver of a transfer to its payer. All refunds of a transfer together never
-//! exceed its amount.
+//! Refunds, which move money back from the receiver of a transfer to its payer. All refunds of a transfer together
+//! never exceed its amount.
 
 mod sql;
 
@@ -50,8 +50,8 @@ fn left(amount: Minor, refunded: Minor) -> Minor {
 }
 
 impl Wallets {
-    /// Refunds an amount of a transfer, given as a decimal. Without an amount, refunds everything that is not refunded
-    /// yet.
+    /// Refunds a part of a transfer; `amount` is a decimal. Without an amount, refunds everything that has not been
+    /// refunded yet.
     pub async fn refund(
         &self,
         id: TransferId,

@@ -30,7 +30,7 @@ const WAITING_MAX: usize = 2_048;
 /// Refusal of a transfer whose idempotency key belongs to another batch.
 pub(in crate::wallet) const KEY_CLAIMED: &str = "the key belongs to another batch";
 
-/// Mode of a batch: its transfers take effect together or independently.
+/// Mode of a batch: its transfers take effect together, or independently of each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchMode {
     Atomic,

@@ -58,8 +58,8 @@ impl Wallets {
         Ok(transfers)
     }
 
-    /// Returns the posting of an earlier request with the same idempotency key, if any, or an error if that request was
-    /// different.
+    /// Returns the posting of an earlier request with the same idempotency key, if there is one. Returns an error if
+    /// that request had other content.
     pub(in crate::wallet) async fn find_replay(
         &self,
         meta: RequestMeta<'_>,
@@ -79,7 +79,7 @@ impl Wallets {
         let wallet = wallet_of(leg.debit).or_else(|| wallet_of(leg.credit));
         let wallet = wallet.ok_or(Error::NotFound("transfer"))?;
         let fee = TransferKind::Fee.code();
-        // Counts only fees that the payer pays on top of the amount. The fee of a purchase is paid by the seller.
+        // Only fees that the payer pays on top of the amount are counted. The seller pays the fee of a purchase.
         let fees =
             rows.iter().filter(|row| row.kind == fee && row.leg > 0 && row.debit == leg.debit.0);
         Ok(Transfer {

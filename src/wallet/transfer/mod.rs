@@ -68,7 +68,7 @@ impl Note {
         [self.memo.as_deref().unwrap_or_default(), metadata.unwrap_or_default()]
     }
 
-    /// Adds the note (memo and metadata) to the request as text (`content`), which is compared if an idempotency key is
+    /// Adds the note (memo and metadata) to `content`, the text of a request that is compared if its idempotency key is
     /// reused. An empty note adds nothing, so that a repeated request still matches an idempotency key that was stored
     /// before notes existed.
     pub(super) fn added_to<'a>(&'a self, content: &[&'a str]) -> SmallVec<[&'a str; 5]> {
@@ -88,8 +88,8 @@ impl Note {
         stored.map(Some).map_err(|cause| Error::Internal(cause.into()))
     }
 
-    /// Parses the note (memo and metadata) that is stored with a transfer. Returns an empty note if another module
-    /// stored other data.
+    /// Parses the note (memo and metadata) that is stored with a transfer. Returns an empty note if the stored data is
+    /// not a note but the data of another module.
     pub fn from_stored(stored: Option<&str>) -> Self {
         stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
@@ -119,7 +119,7 @@ pub fn wallet_of(account: AccountId) -> Option<WalletId> {
     account.map(|account| WalletId(account.0))
 }
 
-/// Returns the wallets that a row of the ledger concerns, without repetition. A transfer between wallets in two parts
+/// Returns the wallets that a row of the ledger concerns, each only once. A transfer between wallets in two parts
 /// (books) of the ledger has a row in both books, and each row concerns the wallet in its own book.
 pub fn wallets_of(row: &BookRow) -> Vec<WalletId> {
     let mut wallets: Vec<WalletId> = row.own_accounts().filter_map(wallet_of).collect();

@@ -1,4 +1,4 @@
-//! Updates of a wallet itself: label, metadata, freezing, closing.
+//! Updates of a wallet: changing its label and metadata, freezing, unfreezing and closing it.
 
 mod sql;
 

@@ -10,8 +10,8 @@ use crate::idempotency_key::HashedKey;
 use crate::ids::WalletId;
 use crate::ledger::companion::CompanionKind;
 
-/// Companion, which is a statement that runs in the transaction of a posting. It updates the label and the metadata of a
-/// wallet if the request that freezes or unfreezes the wallet also changes them.
+/// Companion (a statement in the transaction of a posting) that updates the label and the metadata of a wallet. A
+/// request that freezes or unfreezes the wallet uses it if the request also changes the label or the metadata.
 pub static CHANGED: CompanionKind = CompanionKind {
     name: "wallet.changed",
     sql: "

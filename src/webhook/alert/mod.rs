@@ -19,7 +19,7 @@ use crate::ledger::read::BookRow;
 /// Maximum number of alerts of a wallet.
 const ALERTS_MAX: usize = 20;
 
-/// The side of the threshold to which the balance must move to cause an event.
+/// Direction in which the balance must cross the threshold to cause an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum AlertDirection {
@@ -122,8 +122,8 @@ impl Webhooks {
             let why = format!("limit of {ALERTS_MAX} alerts reached: delete one first");
             return Err(Error::field(pointer, why));
         }
-        // A concurrent request with the same key for another wallet holds another lock, so the key can be in use by
-        // now.
+        // A concurrent request with the same key, but for another wallet, holds another lock and may have used the key
+        // already.
         let created =
             sql::create_alert(&mut tx, caller.name(), wallet, direction, threshold, key).await?;
         let alert = created.ok_or(Error::IdempotencyKeyReused)?;

@@ -12,7 +12,7 @@ use crate::webhook::queue::Subject;
 /// Number of hours after the rotation of a secret during which deliveries are also signed with the previous secret.
 const OVERLAP_HOURS: i32 = 24;
 
-/// Number of hours after which a delivery to a paused webhook is given up.
+/// Number of hours after which a pending delivery to a paused webhook is given up.
 const PENDING_HOURS_MAX: i32 = 24;
 
 /// An event that is to be sent to webhooks.
@@ -89,7 +89,8 @@ pub(in crate::webhook) struct NextDelivery {
     pub trace_id: Option<Uuid>,
     /// Name of the caller that owns the webhook.
     pub owner: String,
-    /// Whether the last attempt to send a delivery to this webhook ended quickly.
+    /// Whether the webhook counts as prompt: its last successful delivery was quick, and no attempt has been slow
+    /// since.
     pub is_prompt: bool,
     /// Number of attempts that timed out or failed slowly since the last successful delivery to this webhook.
     pub timeouts: i32,

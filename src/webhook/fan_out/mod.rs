@@ -26,8 +26,8 @@ pub fn start(tail: &Tail, webhooks: &Webhooks, tasks: &Tasks) {
     tail.follow::<Subscribed<Events>, _>(events::READER, |_| events::EventFanOut, tasks);
 }
 
-/// A source of transfers or published events. It skips them without reading them while there are no webhooks and no
-/// alerts.
+/// A source of transfers or published events. While there are no webhooks and no alerts, it skips its items without
+/// reading them.
 struct Subscribed<S>(PhantomData<S>);
 
 impl<S: Source> Source for Subscribed<S> {
@@ -41,15 +41,15 @@ impl<S: Source> Source for Subscribed<S> {
         after: Position,
         max: i64,
     ) -> sqlx::Result<Segment<S::Item>> {
-        // The end must be read before the check. If a webhook is created in between, items after this end are not
-        // skipped, so the webhook receives them.
+        // The end must be read before the check. If a webhook is created between the two, the items after the end are
+        // not skipped, so the webhook receives them.
         let until = S::end(db, book).await?;
         if sql::has_webhooks_or_alerts(db).await? {
             return S::read(db, book, after, max).await;
         }
         // The end of the published events moves with every transaction, even with the transaction that stores the
-        // reader's position. So a reader that has read everything keeps its position, instead of storing a new one
-        // forever.
+        // reader's position. So a reader that has read everything keeps its position; otherwise it would store a new
+        // position again and again.
         let is_caught_up = S::lag(db, book, after).await? == 0;
         let until = if is_caught_up { after } else { until };
         Ok(Segment { after, until, items: Vec::new(), is_full: false })

@@ -80,7 +80,7 @@ struct CreateAlert<'a> {
 #[utoipa::path(
     post, path = "/wallet/{id}/alert", tag = "webhook",
     params(
-        ("id" = String, Path, description = "The wallet", example = "1"),
+        ("id" = String, Path, description = "Id of the wallet", example = "1"),
         IdempotencyKey,
     ),
     request_body = CreateAlert<'static>,
@@ -104,7 +104,7 @@ async fn create_alert(
     let (direction, threshold) = match (below, above) {
         (Some(threshold), None) => (AlertDirection::Below, threshold),
         (None, Some(threshold)) => (AlertDirection::Above, threshold),
-        _ => return Err(Error::field("/below", "is required, or /above, but not both")),
+        _ => return Err(Error::field("/below", "exactly one of /below and /above is required")),
     };
     let alert = webhooks.create_alert(id, direction, threshold, &caller, &key).await?;
     Ok(Replayable::created(AlertBody::try_from(&alert)?, None, alert.replayed).into_response())
@@ -113,7 +113,7 @@ async fn create_alert(
 /// List the alerts of a wallet
 #[utoipa::path(
     get, path = "/wallet/{id}/alert", tag = "webhook",
-    params(("id" = String, Path, description = "The wallet", example = "1")),
+    params(("id" = String, Path, description = "Id of the wallet", example = "1")),
     responses(
         (status = 200, description = "The alerts of the wallet, at most 20", body = [AlertBody]),
         Problems,
@@ -133,8 +133,8 @@ async fn list_alerts(
 #[utoipa::path(
     delete, path = "/wallet/{id}/alert/{alert}", tag = "webhook",
     params(
-        ("id" = String, Path, description = "The wallet", example = "1"),
-        ("alert" = String, Path, description = "The alert", example = "1"),
+        ("id" = String, Path, description = "Id of the wallet", example = "1"),
+        ("alert" = String, Path, description = "Id of the alert", example = "1"),
         ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
     ),
     responses(

@@ -30,7 +30,7 @@ where
 #[derive(Serialize, ToSchema)]
 #[schema(as = WebhookDelivery)]
 struct DeliveryBody {
-    /// Id of the delivery. In every attempt, the header `webhook-id` is `msg_` followed by this id.
+    /// Id of the delivery. In every attempt, the `webhook-id` header is `msg_` followed by this id.
     #[schema(example = "31")]
     id: String,
     /// Wallet that the event is about; null if it is not about a wallet.
@@ -81,7 +81,7 @@ impl TryFrom<WebhookDelivery> for DeliveryBody {
 struct ListDeliveriesQuery {
     /// Page size, 1 to 1000; 100 by default.
     limit: Option<i64>,
-    /// Cursor after which the page begins. Take it from the header `Link` of the previous page.
+    /// Cursor after which the page begins. Take it from the `Link` header of the previous page.
     after: Option<i64>,
 }
 
@@ -90,9 +90,9 @@ struct ListDeliveriesQuery {
 /// The newest delivery comes first.
 #[utoipa::path(
     get, path = "/wallet/webhook/{webhook}/deliveries", tag = "webhook",
-    params(("webhook" = String, Path, description = "The webhook", example = "1"), ListDeliveriesQuery),
+    params(("webhook" = String, Path, description = "Id of the webhook", example = "1"), ListDeliveriesQuery),
     responses(
-        (status = 200, description = "A page of deliveries; the header `Link` has the URL of the next page", body = [DeliveryBody]),
+        (status = 200, description = "A page of deliveries; the `Link` header has the URL of the next page", body = [DeliveryBody]),
         Problems,
     ),
 )]
@@ -112,13 +112,14 @@ async fn list_deliveries(
     Ok(Page::new(bodies, next).into_response())
 }
 
-/// Deliveries to send again: either the delivery with the id `delivery`, or all deliveries since the moment `since`.
+/// Deliveries to send again: the delivery with the id `delivery`, or the deliveries since the time `since`. With both
+/// members, the delivery is sent only if it is not older than `since`.
 #[derive(Deserialize, ToSchema)]
 struct ReplayDeliveries<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "31")]
     delivery: RawField<'a>,
-    /// Moment as RFC 3339. At most 10,000 deliveries since then are sent again, the oldest first.
+    /// Time as RFC 3339. At most 10,000 deliveries since this time are sent again, oldest first.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2026-01-31T12:00:00Z", format = DateTime)]
     since: RawField<'a>,
@@ -136,7 +137,7 @@ struct ReplayedBody {
 #[utoipa::path(
     post, path = "/wallet/webhook/{webhook}/replay", tag = "webhook",
     params(
-        ("webhook" = String, Path, description = "The webhook", example = "1"),
+        ("webhook" = String, Path, description = "Id of the webhook", example = "1"),
         ("Idempotency-Key" = Option<String>, Header, description = "Not used: a repeated request sends the deliveries again"),
     ),
     request_body = ReplayDeliveries<'static>,
@@ -160,7 +161,7 @@ async fn replay_deliveries(
     validator.finish(Some(()))?;
     let since = parse_moment("/since", since.as_deref())?;
     if delivery.is_none() && since.is_none() {
-        return Err(Error::field("/delivery", "is required, or /since"));
+        return Err(Error::field("/delivery", "at least one of /delivery and /since is required"));
     }
     let deliveries = webhooks.replay(webhook, delivery, since, &caller).await?;
     Ok(axum::Json(ReplayedBody { deliveries }).into_response())

@@ -67,7 +67,8 @@ impl TryFrom<Webhook> for WebhookBody {
 
 #[derive(Deserialize, ToSchema)]
 struct CreateWebhook<'a> {
-    /// URL of the receiver, which must have a public address. It is stored in its canonical form, without fragment.
+    /// URL of the receiver. Its host must have a public address. The server stores the URL in canonical form, without
+    /// the fragment.
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "https://example.com/hook")]
     url: RawField<'a>,
@@ -95,8 +96,8 @@ fn events(raw: &str) -> Result<Vec<String>, String> {
 /// Create a webhook
 ///
 /// Each event is sent as a POST request that follows the Standard Webhooks specification, with the headers
-/// `webhook-id`, `webhook-timestamp` and `webhook-signature` (HMAC-SHA256). The request is retried for up to a day,
-/// until the receiver responds with 2xx. Events about the same wallet or user arrive in order.
+/// `webhook-id`, `webhook-timestamp` and `webhook-signature` (HMAC-SHA256). If the receiver does not respond with 2xx,
+/// the server retries the request for up to a day. Events about the same wallet or user arrive in order.
 #[utoipa::path(
     post, path = "/wallet/webhook", tag = "webhook",
     params(IdempotencyKey),
@@ -148,7 +149,7 @@ async fn list_webhooks(State(webhooks): State<Webhooks>, caller: Caller) -> Resu
 /// Get a webhook
 #[utoipa::path(
     get, path = "/wallet/webhook/{webhook}", tag = "webhook",
-    params(("webhook" = String, Path, description = "The webhook", example = "1")),
+    params(("webhook" = String, Path, description = "Id of the webhook", example = "1")),
     responses(
         (status = 200, description = "The webhook", body = WebhookBody),
         Problems,
@@ -167,7 +168,7 @@ async fn get_webhook(
 #[utoipa::path(
     delete, path = "/wallet/webhook/{webhook}", tag = "webhook",
     params(
-        ("webhook" = String, Path, description = "The webhook", example = "1"),
+        ("webhook" = String, Path, description = "Id of the webhook", example = "1"),
         ("Idempotency-Key" = Option<String>, Header, description = "Not needed: deletion is idempotent"),
     ),
     responses(
@@ -191,7 +192,7 @@ async fn delete_webhook(
 #[utoipa::path(
     post, path = "/wallet/webhook/{webhook}/rotate", tag = "webhook",
     params(
-        ("webhook" = String, Path, description = "The webhook", example = "1"),
+        ("webhook" = String, Path, description = "Id of the webhook", example = "1"),
         IdempotencyKey,
     ),
     responses(

@@ -83,7 +83,7 @@ struct OrderEventData {
     step: String,
     #[schema(example = "done")]
     step_state: String,
-    /// Reason why the order is not processed normally, such as why it is stuck.
+    /// Reason for an abnormal state of the order, for example why the order is stuck.
     reason: Option<String>,
 }
 
@@ -161,8 +161,8 @@ fn order(state: &str) -> Value {
         json!({ "order_id": 1, "state": state, "step": "exchange", "step_state": "done" });
     let setback = match state {
         "compensating" | "failed" => Some(("undone", "the price has moved")),
-        "unknown" => Some(("unknown", "the outside does not answer")),
-        "stuck" => Some(("stuck", "the other exchange refuses")),
+        "unknown" => Some(("unknown", "the external exchange does not respond")),
+        "stuck" => Some(("stuck", "the external exchange refuses the trade")),
         _ => None,
     };
     if let Some((step_state, reason)) = setback {

@@ -61,9 +61,9 @@ pub(super) struct Stalled {
     pub owner: String,
 }
 
-/// Returns the webhooks and subjects (such as wallets) with a delivery that has been pending for at least `age` without
-/// an attempt. Omits paused webhooks. If there are more than 1000, returns 1000 of them, chosen at random, so that each
-/// is found sooner or later.
+/// Returns the pairs of a webhook and a subject (such as a wallet) with a delivery that has been pending for at least
+/// `age` without an attempt. Omits paused webhooks. If there are more than 1000, returns a random selection of 1000, so
+/// that each pair is found sooner or later.
 pub(super) async fn stalled(db: &mut PgConnection, age: Duration) -> Result<Vec<Stalled>> {
     let rows = sqlx::query_as!(
         Stalled,

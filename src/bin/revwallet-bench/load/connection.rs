@@ -13,7 +13,7 @@ const LENGTH_DIGITS: usize = 8;
 /// HTTP status `304 Not Modified`. Of the responses that a load receives, only those with this status have no body.
 const NOT_MODIFIED: u16 = 304;
 
-/// An HTTP connection that sends many requests, with its buffers.
+/// An HTTP connection, and the buffers that its requests and responses reuse.
 pub(super) struct LoadConnection {
     stream: TcpStream,
     request: Vec<u8>,
@@ -162,7 +162,7 @@ impl LoadConnection {
         self.request[length_at..][..LENGTH_DIGITS].copy_from_slice(length.as_bytes());
     }
 
-    /// Sends the request that was written, reads the response and returns its status.
+    /// Sends the request in the buffer, reads the response and returns its status.
     pub(super) async fn exchange(&mut self) -> anyhow::Result<u16> {
         self.stream.write_all(&self.request).await?;
         self.request.clear();

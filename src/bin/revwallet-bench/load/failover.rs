@@ -1,4 +1,4 @@
-//! Load of deposits that continues while servers are killed. A deposit whose connection ends is repeated on another
+//! A load of deposits that continues while servers are killed. If its connection ends, a deposit is retried on another
 //! server, with the same idempotency key.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use super::latency::LatencyHistogram;
 use super::{LoadTarget, at_fixed_times, on_one_thread};
 use crate::samples::LoadResult;
 
-/// Pause before a deposit is repeated, so that the load generator leaves CPU time to the servers.
+/// Pause before a deposit is retried, so that the load generator leaves CPU time to the servers.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Longest time that a deposit, with its repetitions, may take; after that, the benchmark fails.
+/// Longest time that a deposit may take, including retries. If it takes longer, the benchmark fails.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Addresses of the running servers. Cheap to clone.
@@ -32,10 +32,10 @@ pub(crate) struct FailoverSpec {
 
 /// Latencies of deposits, each from the time when the deposit was due until its acknowledgment.
 pub(crate) struct FailoverResult {
-    /// Rate and latencies of the deposits whose connection stayed open. A deposit that the server refused with 503 was
-    /// repeated on the same server.
+    /// Rate and latencies of the deposits whose connection stayed open, including those that the server refused with
+    /// 503 and the load generator retried on the same server.
     pub served: LoadResult,
-    /// Latencies of the deposits that were repeated on another server, because their connection ended.
+    /// Latencies of the deposits that were retried on another server because their connection ended.
     pub cut_off: LatencyHistogram,
 }
 
@@ -54,7 +54,7 @@ struct FailoverWorker {
 /// Outcome of a request.
 enum Outcome {
     Acknowledged,
-    /// The server refused the request with 503, so a repetition may succeed.
+    /// The server refused the request with 503, so a retry may succeed.
     Refused,
     /// The connection has ended, or could not be opened.
     CutOff,

@@ -254,7 +254,7 @@ impl TargetStore {
         self.shoppers.iter().map(|shopper| shopper.bought.load(Ordering::Relaxed)).sum()
     }
 
-    /// Returns the game that a shopper buys next, and the shopper's token.
+    /// Returns the game that a shopper buys next, and the token of the shopper.
     fn next_purchase(&self, shopper: usize) -> anyhow::Result<(i64, &str)> {
         let shopper = self.shoppers.get(shopper).context("each connection needs a shopper")?;
         let game = self.games.get(shopper.bought.fetch_add(1, Ordering::Relaxed));
@@ -263,9 +263,9 @@ impl TargetStore {
 }
 
 impl PacedLoad {
-    /// Runs the load. `pace` gets the number of a connection, and returns a function that waits until the next request
-    /// of this connection is due. The function returns the time from which the latency of the request counts, or `None`
-    /// if the load is over.
+    /// Runs the load. `pace` takes the number of a connection, and returns a function that waits until the next request
+    /// of this connection is due. That function returns the time from which the latency of the request is measured, or
+    /// `None` when the load is over.
     pub(crate) async fn run<W>(self, pace: impl Fn(usize) -> W) -> anyhow::Result<LoadResult>
     where
         W: AsyncFnMut() -> Option<Instant>,
@@ -278,7 +278,7 @@ impl PacedLoad {
     }
 }
 
-/// Runs all tasks of a load on a thread of their own, so that the tasks can share state without locks.
+/// Runs all tasks of a load on one separate thread, so that the tasks can share state without locks.
 pub(crate) async fn on_one_thread<T: Send + 'static>(
     load: impl AsyncFnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -291,7 +291,7 @@ pub(crate) async fn on_one_thread<T: Send + 'static>(
 
 /// Returns a function that waits until the next request of connection `number` is due. Together, `connections`
 /// connections send `per_second` requests per second at fixed times, so that the latencies show if the server falls
-/// behind. `is_over` gets the time at which a request is due, and returns whether the load is over by then.
+/// behind. `is_over` takes the time at which a request is due, and returns whether the load is over by then.
 pub(crate) fn at_fixed_times(
     per_second: u32,
     connections: usize,

@@ -52,8 +52,8 @@ impl LoadWorker {
         Ok(self.latencies)
     }
 
-    /// Sends a request after each `wait`, until `wait` returns `None`. The latency of a request counts from the time
-    /// that `wait` returns.
+    /// Sends a request after each `wait`, until `wait` returns `None`. The latency of a request is measured from the
+    /// `Instant` that `wait` yields.
     pub(super) async fn run_paced(
         mut self,
         mut wait: impl AsyncFnMut() -> Option<Instant>,
@@ -111,7 +111,7 @@ impl LoadWorker {
         Ok(())
     }
 
-    /// Sends the request that was written, and records the latency of its response.
+    /// Sends the request in the buffer of the connection, and records the latency of the response.
     async fn exchange(&mut self, expected: u16) -> anyhow::Result<()> {
         let status = self.connection.exchange().await?;
         ensure!(

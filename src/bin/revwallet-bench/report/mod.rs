@@ -16,7 +16,7 @@ pub(crate) struct Measurement {
     pub usage: ResourceUsage,
 }
 
-/// A performance target: a measured value or ratio, and the bound that the value should not cross.
+/// A performance target: a measured value or ratio, and its upper or lower bound.
 #[derive(Debug, Clone)]
 struct PerformanceTarget {
     label: String,
@@ -153,8 +153,8 @@ impl BenchReport {
             "# Benchmarks\n\n\
             Deposits over HTTP, each with an idempotency key and a durable commit, compared with `pgbench` calling a stored procedure that deposits in the conventional way (a balance row under a row lock, an entry, a unique key, one commit each).\n\
             The load generator, the servers and Postgres share one machine; `scripts/bench` repeats the run.\n\
-            Cores are busy on average; microseconds are the processor time of one operation.\n\
-            Machines differ and drift, so ratios count more than rates.\n\n\
+            The columns with cores show how many cores were busy on average; the columns with µs show the CPU time per operation.\n\
+            Machines differ, and their speed varies over time, so ratios matter more than rates.\n\n\
             ![Rate of each measurement](benchmarks.svg)\n\n{}",
             self.tables()
         )

@@ -20,8 +20,8 @@ const CONNECTIONS: usize = 64;
 /// Initial balance of each user in euros, more than a user can spend during a run.
 const EUROS: i64 = 1_000_000;
 
-/// Settings of the server: every request is logged, password hashes take little CPU time, and the server trusts the
-/// header `X-Forwarded-For`, so that each client can use its own address and limits per address do not apply.
+/// Settings of the server: it logs every request, spends little CPU time on password hashes, and trusts the
+/// `X-Forwarded-For` header, so that each client can use its own address and limits per address do not apply.
 const SETTINGS: [&str; 5] = [
     "--trusted-proxies=127.0.0.1",
     "--log-success-ratio=1",

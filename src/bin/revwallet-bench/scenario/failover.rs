@@ -29,7 +29,8 @@ const KILLS: u32 = 5;
 /// Time before each kill of the leader.
 const KILL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Target for the 99th percentile of deposit latencies, in milliseconds; excludes deposits whose connection ended.
+/// Upper bound for the 99th percentile of deposit latencies, in milliseconds. Deposits whose connection ended do not
+/// count.
 const P99_MAX_MS: f64 = 500.0;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {

@@ -181,7 +181,7 @@ impl Connection {
     }
 }
 
-/// Runs the I/O of a connection in the background, until the client drops the sender of the requests.
+/// Runs the I/O of a connection in the background, until the client drops the handle that sends requests.
 #[expect(clippy::disallowed_methods, reason = "ends with the client of the connection")]
 pub(super) fn spawn<E: std::fmt::Display>(
     connection: impl Future<Output = Result<(), E>> + Send + 'static,

@@ -27,7 +27,7 @@ const FILL_POSTINGS: usize = 6;
 /// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
-/// Poll interval while waiting for the auditor, which checks the ledger in the background.
+/// Interval at which the benchmark polls the progress of the auditor, which checks the ledger in the background.
 const AUDIT_POLL: Duration = Duration::from_millis(200);
 
 /// Operations that are measured on the small and the large ledger, each with its number of connections and its label.
@@ -90,8 +90,8 @@ impl FilledBook {
         wait_for_auditor(&book, transfers).await?;
         let filled =
             Self { label: format!("{name} book of {transfers} transfers"), book, target, server };
-        // Warms up the caches. After a checkpoint, Postgres also logs each page in full once, which should not be
-        // measured.
+        // Warms up the caches. Also, Postgres writes each changed page in full to its WAL once after a checkpoint; this
+        // cost should not be measured.
         filled.load(context, LoadOperation::Deposit, 64, 2 * context.args.duration).await?;
         Ok(filled)
     }

@@ -16,7 +16,7 @@ const LOGINS: usize = 1_000;
 /// Number of times that each measurement is repeated. The report contains the median.
 const TURNS: u32 = 3;
 
-/// Settings of the server: it trusts the header `X-Forwarded-For`, so that each login can use its own address and
+/// Settings of the server: it trusts the `X-Forwarded-For` header, so that each login can use its own address and
 /// limits per address do not apply, and it lets all logins wait instead of refusing some of them.
 const SETTINGS: [&str; 3] =
     ["--trusted-proxies=127.0.0.1", "--password-waiting-max=2000", "--http-timeout=10m"];

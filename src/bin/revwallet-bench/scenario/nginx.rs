@@ -77,7 +77,7 @@ async fn require_nginx(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A running nginx with the configuration in this repository, but without the limits per address, because the load
+/// A running nginx with the configuration in this repository. The limits per address are off, because the whole load
 /// comes from one address.
 struct NginxProcess {
     child: Child,
@@ -140,7 +140,7 @@ impl Drop for NginxProcess {
     }
 }
 
-/// Returns a local address with a free port, which another process could still take.
+/// Returns a local address with a free port. Another process may take the port before nginx listens on it.
 async fn free_address() -> anyhow::Result<String> {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     Ok(socket.local_addr()?.to_string())

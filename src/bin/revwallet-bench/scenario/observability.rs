@@ -10,7 +10,7 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Number of wallets, few enough that a new server soon has all of them in its cache.
+/// Number of wallets: few enough that a new server soon has all of them in its cache.
 const WALLETS: u32 = 1_000;
 
 /// Number of times that each measurement is repeated. The report contains the median.
@@ -21,7 +21,7 @@ const NO_METRICS: &str = "--no-metrics";
 const NO_LOGS: [&str; 2] = ["--log-filter=off,revwallet::app=info", "--log-success-ratio=0"];
 const ALL_LOGS: &str = "--log-success-ratio=1";
 
-/// A level of observability, with the settings that select it.
+/// A level of observability, and the server settings for this level.
 struct ObservabilityCase {
     name: &'static str,
     settings: Vec<String>,
@@ -104,8 +104,8 @@ impl ObservabilityCase {
     }
 }
 
-/// Adds to the report the share of throughput that each case loses, relative to the first case, which has no
-/// observability, in the same round.
+/// Adds to the report the share of throughput that each case loses. Each case is compared with the first case of the
+/// same round, which runs without observability.
 fn add_losses(
     section: &mut ReportSection,
     cases: &[ObservabilityCase],

@@ -11,8 +11,8 @@ use crate::verification::verify_deposits;
 
 const CONNECTIONS: usize = 64;
 
-/// For each round, whether a transaction holds an old snapshot. The snapshot ages over three rounds; rounds without an
-/// old snapshot come before and after.
+/// Whether a transaction holds an old snapshot, for each round. One snapshot is held for three consecutive rounds, so
+/// that it ages; the rounds before and after run without it.
 const HELD: [bool; 6] = [false, true, true, true, false, false];
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {

@@ -32,7 +32,7 @@ const STREAMS: usize = 8;
 /// Number of deposits in each request.
 const ITEMS: usize = 256;
 
-/// Maximum number of requests on a stream that still wait for their responses.
+/// Maximum number of requests in flight on a stream.
 const AHEAD: usize = 2;
 
 /// Number of times that each measurement is repeated. The report contains the median.

@@ -13,7 +13,7 @@ const SERIES: usize = 10_000;
 /// Number of times that the measurement is repeated. The report contains the median.
 const TURNS: u32 = 51;
 
-/// Number of routes after which the series are counted again. Counting is slow, because it renders all series.
+/// Number of routes that are added between two counts of the series. Counting is slow, because it renders all series.
 const ROUTES_PER_COUNT: u64 = 50;
 
 pub(super) async fn measure() -> anyhow::Result<ReportSection> {

@@ -47,9 +47,8 @@ const TURNS: u32 = 3;
 /// Number of requests in flight while users and games are created.
 const PARALLEL: usize = 32;
 
-/// Settings of the server: every request is logged, password hashes take little CPU time, and the server trusts the
-/// header `X-Forwarded-For`, so that each client can use its own address and limits per address do not make a login
-/// wait.
+/// Settings of the server: it logs every request, spends little CPU time on password hashes, and trusts the
+/// `X-Forwarded-For` header, so that each client can use its own address and limits per address do not delay logins.
 const SETTINGS: [&str; 5] = [
     "--trusted-proxies=127.0.0.1",
     "--log-success-ratio=1",
@@ -58,7 +57,7 @@ const SETTINGS: [&str; 5] = [
     "--password-passes=1",
 ];
 
-/// A client that creates the users and games for the loads.
+/// A client of the store that creates the users and games for the loads.
 struct StoreClient {
     http: reqwest::Client,
     url: String,
@@ -183,7 +182,10 @@ impl StoreLoad<'_> {
         );
         let labels = ["transfers over HTTP, beside purchases", "purchases of games over HTTP"];
         section.measurements.extend(samples.into_measurements(labels, CONNECTIONS)?);
-        section.add_note(format!("{} games were bought in turns.", target.store().purchases()));
+        section.add_note(format!(
+            "{} games were bought, one at a time per connection.",
+            target.store().purchases()
+        ));
         Ok(())
     }
 

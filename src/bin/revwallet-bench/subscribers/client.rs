@@ -21,7 +21,7 @@ const PONG: u8 = 0x8a;
 const MASKED: u8 = 0x80;
 const MASK: [u8; 4] = [0; 4];
 
-/// Second byte of a WebSocket frame whose payload length is in the next two bytes, or in the next eight bytes.
+/// Second byte of a WebSocket frame whose payload length follows in the next two or eight bytes.
 const LENGTH_IN_TWO: u8 = 126;
 const LENGTH_IN_EIGHT: u8 = 127;
 

@@ -52,7 +52,7 @@ struct Tally {
     total: Cell<u64>,
     /// Time from the commit of each event until a subscriber received it.
     latencies: RefCell<LatencyHistogram>,
-    /// Text and value of the commit time that was parsed last, cached because many subscribers receive the same event.
+    /// Last parsed commit time, as text and as value. It is cached because many subscribers receive the same event.
     last_commit: RefCell<(Vec<u8>, OffsetDateTime)>,
 }
 
@@ -160,8 +160,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Returns the commit time of an event. Does not parse the whole JSON of the event, because the time is the last
-    /// member.
+    /// Returns the commit time of an event. Parses only the last member of the JSON object, which is this time.
     fn commit_of(&self, event: &[u8]) -> anyhow::Result<OffsetDateTime> {
         let text =
             event.strip_suffix(b"\"}").and_then(|rest| rest.rsplit(|byte| *byte == b'"').next());

@@ -12,7 +12,7 @@ use crate::subscribers::{SubscriberSpec, Subscribers};
 const CONNECTIONS: u32 = 10_000;
 
 /// Number of connections that are opened and closed before the first measurement, so that the first measurement already
-/// includes the memory that a server keeps after its first connections.
+/// includes the memory that a server allocates for its first connections and keeps.
 const WARM_UP_CONNECTIONS: u32 = 100;
 
 /// Pause before a measurement, in which the server releases the memory that it needs only to open connections.

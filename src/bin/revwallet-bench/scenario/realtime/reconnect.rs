@@ -72,7 +72,7 @@ impl Reconnection {
         let (clients, deposits) = (self.clone(), self);
         let clients = on_one_thread(async move || {
             let outcome = clients.reconnect(begin, has_ended).await;
-            // This is set even if the clients failed, so that the deposits end.
+            // The flag is set even if the clients failed, so that the deposits end.
             clients.is_over.store(true, Ordering::Relaxed);
             outcome
         });
@@ -80,11 +80,12 @@ impl Reconnection {
             let load = deposits.connect().await?;
             has_begun.await.context("the clients did not connect")?;
             let sample = monitor.measure(deposits.deposit(load)).await?;
-            // This fails only if the clients have failed, which is reported.
+            // Sending fails only if the clients have failed, and their error is reported below.
             let _failed = end.send(());
             Ok(sample.into())
         });
-        // The clients come first, because if they fail, the deposits only fail as a consequence.
+        // The clients come first so that their error is reported: if the clients fail, the deposits fail as a
+        // consequence.
         let ((), sample) = futures_util::try_join!(clients, deposits)?;
         Ok(sample)
     }
