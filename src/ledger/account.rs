@@ -47,9 +47,9 @@ pub enum SystemRole {
     World = 1,
     /// The operator's income.
     Revenue = 2,
-    /// The operator's funds, from which the exchange pays for orders.
+    /// The operator's funds, from which the exchange fills orders.
     Hot = 3,
-    /// Replaces [`SystemRole::World`] in the test transfers with which the canary checks that the service works.
+    /// Counterpart of [`SystemRole::World`] in the test transfers of the canary, which checks that the service works.
     CanaryWorld = 4,
     /// The two wallets between which the canary makes test transfers.
     CanaryA = 5,
@@ -119,7 +119,7 @@ impl AccountId {
         if 0 < self.0 && self.0 <= ID_MAX { Some(Self(-SYSTEM_IDS - self.0)) } else { None }
     }
 
-    /// The customer that owns this hold account; `None` unless this is a hold account.
+    /// The customer account that this hold account belongs to; `None` unless this is a hold account.
     pub const fn held_for(self) -> Option<Self> {
         if -SYSTEM_IDS - ID_MAX <= self.0 && self.0 < -SYSTEM_IDS {
             Some(Self(-SYSTEM_IDS - self.0))
@@ -200,7 +200,7 @@ impl FromStr for AccountState {
         [Self::Open, Self::Frozen, Self::Closed]
             .into_iter()
             .find(|state| state.name() == name)
-            .ok_or_else(|| Error::Internal(anyhow::anyhow!("unknown state of an account: {name}")))
+            .ok_or_else(|| Error::Internal(anyhow::anyhow!("unknown account state: {name}")))
     }
 }
 

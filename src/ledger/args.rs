@@ -28,7 +28,7 @@ pub struct LedgerArgs {
     /// Maximum number of transfers in one commit; a request with more transfers gets a commit of its own.
     #[arg(long, env = "REVWALLET_LEDGER_BATCH_MAX", global = true, default_value_t = 1024, value_parser = settings::count())]
     pub ledger_batch_max: usize,
-    /// Maximum number of account balances in the cache, 50 bytes each.
+    /// Maximum number of account balances that the ledger caches; each takes 50 bytes.
     #[arg(long, env = "REVWALLET_LEDGER_CACHE_MAX", global = true, default_value_t = 400_000, value_parser = RangedU64ValueParser::<usize>::new().range(..=1_000_000_000))]
     pub ledger_cache_max: usize,
     /// Maximum amount of one transfer, in minor units.
@@ -37,7 +37,7 @@ pub struct LedgerArgs {
     /// Currencies in addition to the built-in currencies, as CODE:DECIMALS, separated by commas.
     #[arg(long, env = "REVWALLET_CURRENCY", global = true, value_delimiter = ',')]
     pub currency: Vec<Currency>,
-    /// Number of transfers that each new partition of the ledger's table has room for.
+    /// Number of transfers that fit into each new partition of the ledger's table of transfers.
     #[arg(long, env = "REVWALLET_LEDGER_PARTITION_ROWS", global = true, default_value_t = 100_000_000, value_parser = clap::value_parser!(i64).range(100..=1_000_000_000_000))]
     pub ledger_partition_rows: i64,
     /// Elect a leader among the processes that serve the API; the leader writes the transfers of all processes. If

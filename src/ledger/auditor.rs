@@ -79,8 +79,8 @@ impl Source for SealedChunks {
 
 struct Auditor {
     book: i32,
-    /// Checker, in its state after the last checked batch. It is dropped if another process has checked further batches
-    /// meanwhile, because its state is then outdated.
+    /// The checker, which continues after the last checked batch. It is dropped when it is outdated, because another
+    /// process has checked further batches meanwhile.
     checker: Option<BookChecker>,
     anchor_logged_at: Option<Instant>,
     metrics: Arc<Metrics>,

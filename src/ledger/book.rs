@@ -26,7 +26,7 @@ pub const BOOKS_MAX: i32 = 16;
 /// Number of low bits in an id that contain the number of the account or transfer; the higher bits encode the book.
 const SEQ_BITS: u32 = 44;
 
-/// Seq of the initial seal (the row that ends a batch) of a book. All ids of the book are above it.
+/// Seq of a book's initial seal, which precedes the first batch of the book. All ids of the book are higher.
 pub fn first_seal(book: i32) -> i64 {
     i64::from(book - 1) << SEQ_BITS
 }
@@ -95,9 +95,8 @@ fn touched_books(posting: &Posting) -> impl Iterator<Item = i32> {
     posting.legs.iter().flat_map(books).flatten()
 }
 
-/// The book of the account that a leg debits, or whose state the leg changes. If each book has its own account with the
-/// debited id, returns the book of the credited account; `None` if each book has its own account with the credited id,
-/// too.
+/// Returns the book of the account that a leg debits, or whose state the leg changes. If every book has an account with
+/// the debited id, returns the book of the credited account; `None` if every book has that account, too.
 fn leg_book(leg: &Leg) -> Option<i32> {
     match leg.action {
         Action::Move { debit, credit, .. } => {
@@ -110,7 +109,7 @@ fn leg_book(leg: &Leg) -> Option<i32> {
     }
 }
 
-/// The book of the account that a leg credits.
+/// The book of the account that a leg credits; `None` if every book has this account, or if the leg moves no money.
 fn other_book(leg: &Leg) -> Option<i32> {
     match leg.action {
         Action::Move { credit, .. } => book_of_account(credit),

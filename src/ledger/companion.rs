@@ -1,8 +1,8 @@
 //! Companions: rows of other modules (slices) that commit in the same transaction as their posting.
 //!
-//! A slice declares a [`CompanionKind`] in its `sql.rs` and lists it where the ledger is started. The SQL statement of
-//! the kind takes many rows at once and ends with a common table expression `took (n)`, which contains the numbers of
-//! the rows that took effect. An insert that conflicts, or an update whose condition no longer holds, does not take
+//! A slice declares a [`CompanionKind`] in its `sql.rs` and registers it where the ledger is started. The SQL statement
+//! of the kind takes many rows at once and ends with a common table expression `took (n)`, which contains the numbers
+//! of the rows that took effect. An insert that conflicts, or an update whose condition no longer holds, does not take
 //! effect; the posting of that row is then refused, and the other postings of the batch are written.
 //!
 //! ```sql
@@ -31,7 +31,7 @@ const ALL_TOOK: &str = "\nselect ledger.all_took($1::int, array(select n from to
 /// Kind of companion: rows of a module that commit together with a posting, and the SQL statement that writes them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CompanionKind {
-    /// Name in logs and metrics.
+    /// Name of the kind in logs and metrics.
     pub name: &'static str,
     /// SQL statement in the form that the documentation of [`companion`](self) describes.
     pub sql: &'static str,

@@ -21,13 +21,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) type ConnectionDriver =
     Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
-/// Reason that the ledger does not start.
+/// Reason why the ledger cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the database does not respond")]
     Database(#[from] tokio_postgres::Error),
     #[error(
-        "this server may lose acknowledged commits: {0}; turn it on, or pass --allow-unsafe-server"
+        "the database server may lose acknowledged commits: {0}; correct its settings, or pass --allow-unsafe-server"
     )]
     Unsafe(super::UnsafeSettings),
     #[error("the database has no book {0}; run the migrations")]
@@ -68,7 +68,7 @@ pub(super) async fn connect<T>(
     prepared.map(|value| (client, driver, value))
 }
 
-/// Polls a connection while `work` uses it.
+/// Runs `work`, and polls the driver of the connection that `work` uses.
 pub(super) async fn drive<T>(
     driver: &mut ConnectionDriver,
     work: impl Future<Output = Result<T, tokio_postgres::Error>>,

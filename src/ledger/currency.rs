@@ -31,7 +31,7 @@ pub struct Currency {
     decimals: u8,
 }
 
-/// A reason that a currency is rejected.
+/// Reason why a currency is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CurrencyError {
     #[error("a currency code has 2 to 6 capital letters or digits")]
@@ -40,7 +40,7 @@ pub enum CurrencyError {
     Decimals,
     #[error("write a currency as CODE:DECIMALS, such as POINTS:0")]
     Form,
-    #[error("this currency already exists with other decimals")]
+    #[error("this currency already exists with a different number of decimals")]
     Taken,
 }
 
@@ -125,7 +125,8 @@ impl Currencies {
             all.insert(currency.number(), currency);
         }
         for currency in added {
-            // Amounts are stored in minor units: other decimals would change the value of every balance.
+            // Amounts are stored in minor units, so a different number of decimals would change the value of every
+            // balance.
             if all.insert(currency.number(), *currency).is_some_and(|old| old != *currency) {
                 return Err(CurrencyError::Taken);
             }

@@ -26,8 +26,9 @@ pub async fn load(db: &Database, configured: &[Currency]) -> anyhow::Result<Curr
         known.push(Currency::new(&code, decimals)?);
     }
     known.extend_from_slice(configured);
-    let currencies = Currencies::with_added(&known)
-        .context("a currency of this database has other decimals in this program")?;
+    let currencies = Currencies::with_added(&known).context(
+        "a currency in this database has a different number of decimals in this program",
+    )?;
     store(db, configured).await.map_err(Error::into_cause)?;
     Ok(currencies)
 }

@@ -1,4 +1,4 @@
-//! Durability of the database server: finds settings with which the server may lose acknowledged commits.
+//! Durability of the database server: finds settings under which the server may lose acknowledged commits.
 
 use std::fmt;
 

@@ -2,9 +2,9 @@
 //! this encoding.
 //!
 //! The encoding starts with a version byte, the number of the book, and the last seq (sequence number) before the
-//! batch. Then come self-delimiting records, whose first byte tells their type: the transfers, ordered by seq (a copy
-//! is followed by the seq of its original); the postings that have an idempotency key, ordered by first seq; and the
-//! new accounts, ordered by seq and id. Numbers are big-endian. Each stored batch is verified with the version that
+//! batch. Then come self-delimiting records, whose first byte identifies their type: the transfers, ordered by seq (a
+//! copy is followed by the seq of its original); the postings that have an idempotency key, ordered by first seq; and
+//! the new accounts, ordered by seq and id. Numbers are big-endian. Each stored batch is verified with the version that
 //! wrote it, so a change to the encoding needs a new version, and the old version must stay supported.
 
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ use crate::idempotency_key::HashedKey;
 
 const VERSION: u8 = 1;
 
-/// Number of bytes that are collected before they are hashed.
+/// Number of bytes that the buffer collects before it is hashed.
 const FLUSH_LEN: usize = 4096;
 
 /// Computes the digest of a batch, record by record.

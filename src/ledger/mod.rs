@@ -145,8 +145,8 @@ impl Ledger {
     async fn post_untimed(&self, mut posting: Posting, span: Span) -> Result<Posted, PostError> {
         let has_key = posting.key.is_some();
         if self.leader_queue(posting.legs.len()).is_some() {
-            // If the leader does not reply, this process writes the posting itself under the same key, so it takes
-            // effect once.
+            // If the leader does not reply, this process writes the posting, too. The shared key ensures that the
+            // posting takes effect only once.
             posting.key.get_or_insert_with(HashedKey::random);
         }
         let key = posting.key;
@@ -156,7 +156,8 @@ impl Ledger {
             Ok(Ok(PostOutcome::Replay { first_seq, last_seq })) => {
                 // Boxed, so that this rare path does not enlarge the future of every request.
                 let replayed = Box::pin(self.replay(key, first_seq, last_seq)).await;
-                // The posting is in the book, so a client without a key must not repeat it.
+                // The posting is in the book. A client that sent no key must not get an error that invites a retry,
+                // because the retry would write the posting twice.
                 if has_key { replayed } else { replayed.map_err(|_| PostError::Unknown) }
             }
             Ok(Err(error)) => Err(error),
@@ -264,7 +265,7 @@ impl Ledger {
             let book = book_of(first_seq);
             let posted = sql::find_posted(&mut db, book, key.hash, first_seq, last_seq).await?;
             // Checked after the read, because an operator may have begun to archive these transfers meanwhile. Some
-            // rows of an archived posting may still be stored, but not everything else that the caller reads.
+            // rows of an archived posting may remain in the book, but other data of the response may be gone.
             read::require_in_book(&mut db, first_seq).await?;
             let Some(mut posted) = posted else { return Ok(None) };
             replay::complete(&mut db, &mut posted).await?;

@@ -65,8 +65,9 @@ pub(super) const KEYS: &str = "
         offset 0
     ) p";
 
-/// Finds the postings of the idempotency keys of refused postings. In contrast to [`KEYS`], it waits on a Citus cluster for
-/// the transactions that write these keys: another server may already show what such a transaction did to an account.
+/// Like [`KEYS`], for the keys of refused postings. On a Citus cluster, first waits for the transactions that are
+/// writing these keys. The refusal may be based on an account that such a transaction has already changed on another
+/// server.
 pub(super) const LATE_KEYS: &str =
     "select key_hash, content_hash, first_seq, last_seq from ledger.late_keys($1)";
 
@@ -121,7 +122,7 @@ pub(super) const BACKEND: &str = "
 pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
-/// On a Citus cluster, completes the commits that a failure interrupted, and fails as long as it cannot complete them.
+/// On a Citus cluster, completes the two-phase commits that a failure interrupted; fails if it cannot complete them.
 pub(super) const COMPLETE_COMMITS: &str = "select ledger.complete_commits()";
 
 /// Tries to become the leader of a book (the process that writes its postings): takes the book's leader lock, unless

@@ -15,7 +15,7 @@ pub(super) fn posting_span(posting: &Posting) -> Span {
     info_span!("ledger.post", ledger.legs = posting.legs.len())
 }
 
-/// Opens the span of a batch, which begins after its postings have been accepted and ends with the commit. The span is
+/// Opens the span of a batch, which covers the time from the acceptance of its postings to the commit. The span is
 /// disabled if none of the postings is traced.
 pub(super) fn batch_span<'a>(
     rows: usize,

@@ -70,7 +70,7 @@ impl TransferKind {
         self as i16
     }
 
-    /// The kind with this number; `None` if only a newer version of the program knows the kind.
+    /// The kind with this number; `None` if this version of the program does not know the kind.
     pub fn from_code(code: i16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
@@ -143,7 +143,7 @@ pub enum Action {
         account: AccountId,
         currency: Currency,
     },
-    /// Closes an account for good. The account and its hold account must be empty.
+    /// Closes an account permanently. The account and its hold account must be empty.
     Close {
         account: AccountId,
     },

@@ -15,7 +15,7 @@ use super::transfer::{Action, Leg, METADATA_LEN_MAX, POSTING_LEGS_MAX, TransferK
 /// hash map.
 const LINEAR_ACCOUNTS_MAX: usize = 16;
 
-/// A reason that a posting is not written.
+/// Reason why a posting is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the account does not exist")]
@@ -81,9 +81,8 @@ impl Refusal {
         }
     }
 
-    /// If this refusal reports insufficient funds, changes its available and required amounts to those of the whole
-    /// transfer, including the legs of the transfer that precede the refused leg. The refused leg is the last of
-    /// `legs`.
+    /// Makes the amounts of a refusal for insufficient funds refer to the whole transfer: adds to both amounts what the
+    /// earlier legs of the transfer take from the account. The last of `legs` is the refused leg.
     fn for_whole_transfer(self, legs: &[Leg]) -> Self {
         let Self::InsufficientFunds { account, mut available, mut required } = self else {
             return self;
@@ -129,11 +128,11 @@ pub struct Rules {
     pub currencies: Currencies,
 }
 
-/// Every account whose balance or state these legs depend on.
+/// The accounts whose balances or states the legs depend on, possibly with duplicates.
 pub fn accounts_of(legs: &[Leg]) -> impl Iterator<Item = AccountId> {
     legs.iter()
         .flat_map(|leg| match leg.action {
-            // The owner of a hold account provides the currency and a copy of the held balance.
+            // A hold account also needs its owner, which has the currency and a copy of the held balance.
             Action::Move { debit, credit, .. } => {
                 [Some(debit), Some(credit), credit.held_for().or(debit.held_for())]
             }

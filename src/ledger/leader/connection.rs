@@ -101,7 +101,7 @@ impl Connection {
                 Some(sent) if replies.len() == sent.items.len() => Ok(Answered { sent, replies }),
                 Some(sent) => {
                     self.sent.push_front(sent);
-                    failed("another number of replies than postings")
+                    failed("the number of replies differs from the number of postings")
                 }
                 None => failed("a response without a request"),
             },

@@ -1,7 +1,7 @@
 //! Idempotency keys of postings that were sent to the leader and have no reply.
 //!
-//! Until the leader replies, a refusal of another posting under the same key is not certain: a client that repeats its
-//! request would be told that no money moves, although the leader could still write the first posting.
+//! Until the leader replies, a refusal of another posting under the same key is not final: the client that repeated its
+//! request would be told that no money moves, although the leader may still write the first posting.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -25,12 +25,12 @@ const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest time that a check may take. The limit is needed because a suspended database server never replies.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Takes part in the election of the leader of a book.
+/// The task that takes part in the election of a book's leader.
 pub(super) struct Election {
     pub(super) database: Pipelined,
     pub(super) book: i32,
     pub(super) candidacy: Candidacy,
-    /// Canceled when the process begins to stop: another process then takes over the lead, while this process finishes
+    /// Canceled when the process begins to stop: another process then becomes the leader, while this process finishes
     /// its requests.
     pub(super) stopping: CancellationToken,
     pub(super) leadership: watch::Sender<Leadership>,
@@ -46,7 +46,7 @@ impl Election {
             if let Err(error) = outcome {
                 tracing::debug!(
                     error.message = %error,
-                    "the database session of the leader election was lost; it is opened again"
+                    "lost the database session of the leader election; opening a new one"
                 );
             }
             self.set(Leadership::Unknown);
@@ -121,7 +121,8 @@ impl Election {
             match &leadership {
                 Leadership::Leads { .. } => {
                     self.metrics.wallet_ledger_leader_changes_total.increment(1);
-                    // Not logged if the process leads from its start, because usually it is the only process.
+                    // Not logged if the process becomes the leader when it starts, because it is usually the only
+                    // process.
                     if matches!(current, Leadership::Follows(_)) {
                         tracing::info!(
                             event = "ledger.leads",

@@ -87,8 +87,8 @@ impl Forwarder {
     /// Sends postings until the token is canceled. Ends when every posting has its reply or was handed to this
     /// process's own writer.
     pub(super) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
-        // Numbers of consecutive attempts that failed to use the leader, and of consecutive attempts for which this
-        // process's own writer was too slow.
+        // Consecutive failures to get a response from the leader, and consecutive timeouts of this process's own
+        // writer.
         let (mut failures, mut delays) = (0_u32, 0_u32);
         while !token.is_cancelled() {
             let (role, leader) = match &*self.leadership.borrow_and_update() {
@@ -184,7 +184,7 @@ impl Forwarder {
         &mut self,
         token: &CancellationToken,
     ) -> Option<Vec<QueuedPosting>> {
-        // A posting that arrived late in the queue goes to the own writer, like the postings before it.
+        // Postings that are still in the queue go to this process's own writer, like the postings before them.
         self.give_up_following();
         self.is_forwarding.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + OWN_WRITER_TIMEOUT;
@@ -199,8 +199,8 @@ impl Forwarder {
             }
             sleep(OWN_WRITER_INTERVAL).await;
         }
-        // Must happen before the own writer gets further postings, because these may repeat a request whose posting is
-        // here.
+        // Must happen before this process's own writer gets further postings, because these may repeat a request whose
+        // first posting is in `waiting`.
         for item in waiting {
             self.hand_over_unsent(item);
         }
@@ -251,7 +251,7 @@ impl Forwarder {
                 }
             }
             if is_over {
-                // Further postings go to the own writer at once, and so do the postings in the queue.
+                // From now on, new postings go to this process's own writer, and so do the postings in the queue.
                 self.give_up_following();
             }
         }
@@ -282,8 +282,8 @@ impl Forwarder {
 
     /// Processes the end of the connection: hands the postings that have no reply to this process's own writer.
     fn end(&mut self, connection: Connection, end: &ConnectionEnd) {
-        // Must happen before the own writer gets further postings, because these may repeat a request whose posting is
-        // here.
+        // Must happen before this process's own writer gets further postings, because these may repeat a request whose
+        // first posting is in `connection`.
         for Sent { items, .. } in connection.sent {
             let keys: Vec<Uuid> = keys(&items).collect();
             match end {
@@ -304,7 +304,7 @@ impl Forwarder {
             event = "ledger.forward_failed",
             error.message = cause,
             postings = items.len(),
-            "the ledger's leader did not respond to a request; this process writes the request's postings in place of the leader"
+            "the ledger's leader did not respond to a request; this process writes the request's postings itself"
         );
         let count = items.len() as u64;
         self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);
@@ -321,8 +321,8 @@ impl Forwarder {
         for (item, reply) in items.into_iter().zip(replies) {
             self.answer(item, reply);
         }
-        // Settled last, so that a posting to which the leader gave no definite reply remains in doubt without
-        // interruption.
+        // Settled last, so that a posting to which the leader gave no definite reply is recorded as in doubt without a
+        // gap.
         self.doubts.settle(keys.into_iter());
     }
 
@@ -331,7 +331,7 @@ impl Forwarder {
     fn answer(&self, item: QueuedPosting, reply: PostReply) {
         let item = self.marked(item);
         let outcome = match wire::decode_reply(reply, &item.posting) {
-            // The own writer may still write an earlier posting under the same key.
+            // This process's own writer may still write an earlier posting under the same key.
             LeaderReply::Decided(Err(_)) if self.was_handed_over(&item) => {
                 self.hand_over(item);
                 "answered"

@@ -13,11 +13,11 @@
 //! | [`doubt`] | remembers the keys of postings that the leader may still write |
 //! | [`wire`] | converts postings and replies to messages, and back |
 //!
-//! Correctness does not depend on the leader: a process that wrongly believes that it leads only loses races to write
-//! the next batch. A follower whose leader does not reply writes its postings itself. Every posting that is sent to the
-//! leader has an idempotency key, which is random if the client gave none. A posting whose outcome is unknown can
-//! therefore be written again under its key, and takes effect only once. If the second attempt is refused, the outcome
-//! is reported as unknown, because the first attempt may still take effect.
+//! Correctness does not depend on the leader: a process that mistakes itself for the leader merely loses the race to
+//! write the next batch. A follower whose leader does not reply writes its postings itself. Every posting that is sent
+//! to the leader has an idempotency key, which is random if the client gave none. A posting whose outcome is unknown
+//! can therefore be written again under its key, and takes effect only once. If the second attempt is refused, the
+//! outcome is reported as unknown, because the first attempt may still take effect.
 
 mod connection;
 mod doubt;
@@ -71,12 +71,12 @@ const HANDED_OVER_MAX: usize = 100_000;
 /// Role of a process in the election of the leader.
 #[derive(Debug, Clone)]
 pub enum Candidacy {
-    /// The process becomes the leader, reachable at `address`, if no other process leads. Once `stopping` is
-    /// canceled, it gives up the lead, and sends its remaining postings to the next leader.
+    /// The process becomes the leader, reachable at `address`, if no other process leads. Once `stopping` is canceled,
+    /// it steps down, and sends its remaining postings to the next leader.
     Leader { address: AdvertisedAddress, stopping: CancellationToken },
     /// The process never leads, and only sends its postings to the leader. Meant for processes that do only background
-    /// work. If such a process led, the processes with the API, which have most of the postings, would have to send all
-    /// of them to it.
+    /// work. If such a process were the leader, the processes that serve the API would have to send it their postings,
+    /// which are the majority.
     Follower,
 }
 
@@ -110,14 +110,15 @@ impl AdvertisedAddress {
 enum Leadership {
     #[default]
     Unknown,
-    /// This process leads; followers prove with this key that they can read the database.
+    /// This process leads. Followers present this key, which proves that they can read the database.
     Leads {
         key: Uuid,
     },
     Follows(LeaderAddress),
 }
 
-/// Address of the leader, and the key that proves that a sender can read the database.
+/// Address of the leader, and the key that followers present to it. The key proves that a follower can read the
+/// database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LeaderAddress {
     address: String,
@@ -127,7 +128,7 @@ struct LeaderAddress {
 /// The queues of this process's own writers, and the limit on the number of queued legs.
 pub(super) struct OwnWriter {
     pub(super) queues: WriterQueues,
-    /// Counts the legs of all postings that have no reply yet, including those for the leader.
+    /// Counts the legs of all postings that have no reply yet, including the postings that wait for the leader.
     pub(super) admission: Admission,
 }
 

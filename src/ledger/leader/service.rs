@@ -56,11 +56,11 @@ impl PostingService {
         if constant_time_eq(presented, expected.as_bytes()) {
             return Ok(key);
         }
-        Err(Status::unauthenticated("the key is not that of this leader"))
+        Err(Status::unauthenticated("the key does not match that of this leader"))
     }
 
-    /// Queues the postings of a request in their order, and returns a future of the response. Returns an error, and
-    /// queues no posting, if this process no longer leads with this key.
+    /// Queues the postings of a request in order, and returns a future that completes with the response. Returns an
+    /// error, and queues no posting, if this process no longer leads with this key.
     fn write(
         &self,
         request: PostRequest,
@@ -117,5 +117,5 @@ impl LedgerService for PostingService {
 }
 
 fn not_leading() -> Status {
-    Status::failed_precondition("this process does not lead")
+    Status::failed_precondition("this process is not the leader")
 }

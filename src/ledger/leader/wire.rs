@@ -129,7 +129,7 @@ pub(super) fn encode_reply(reply: &PostReply) -> Reply {
         Err(PostError::Overloaded) => Outcome::Failure(Failure::Overloaded.into()),
         Err(PostError::Unavailable) => Outcome::Failure(Failure::Unavailable.into()),
         Err(PostError::Unknown) => Outcome::Failure(Failure::Unknown.into()),
-        // Only the process of the caller reads archived postings.
+        // `Archived` does not occur here, because only the caller's own process reads archived postings.
         Err(PostError::Internal | PostError::Archived { .. }) => {
             Outcome::Failure(Failure::Internal.into())
         }
@@ -198,7 +198,7 @@ fn encode_refusal(refusal: &Refusal) -> proto::Refusal {
 /// Outcome of a posting at the leader.
 pub(super) enum LeaderReply {
     Decided(PostReply),
-    /// The leader did not write the posting, because it cannot decode the posting or has lost its database.
+    /// The leader did not write the posting, because it cannot decode the posting or has no connection to its database.
     NotWritten,
     /// The leader does not know whether the posting was written, or its reply cannot be decoded.
     Unknown,

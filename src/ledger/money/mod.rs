@@ -33,7 +33,7 @@ const TEXT_LEN_MAX: usize = 64;
 #[serde(transparent)]
 pub struct Minor(pub i64);
 
-/// A reason that a text is not a valid amount. The client sees the `Display` text.
+/// Reason why a text is not a valid amount. The client sees the `Display` text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
     #[error("is not a decimal number")]

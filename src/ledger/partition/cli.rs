@@ -18,13 +18,13 @@ use crate::settings;
 pub enum PartitionCommand {
     /// List the partitions with their size and the time of their last transfer.
     List,
-    /// Archive every complete partition whose last transfer is old enough, the oldest first.
+    /// Archive every complete partition whose last transfer is old enough, oldest first.
     Archive {
         /// Minimum age of the last transfer of a partition.
         #[arg(long, default_value = "90d", value_parser = settings::duration)]
         older_than: Duration,
     },
-    /// Put the partition that was archived last back into the ledger.
+    /// Put the most recently archived partition back into the ledger.
     Restore {
         /// First seq of the partition, as `list` prints it.
         first_seq: i64,
@@ -58,7 +58,7 @@ pub async fn run(
             let partitions = list(&mut db).await?;
             let restored =
                 partitions.into_iter().find(|partition| partition.first_seq == first_seq);
-            let restored = restored.context("the partition is missing")?;
+            let restored = restored.context("the restored partition is not listed")?;
             output
                 .print(restored, Ok, |_| Ok(format!("partition {first_seq} is in the book again")))
         }
@@ -72,7 +72,9 @@ fn explain(error: sqlx::Error) -> anyhow::Error {
             anyhow::anyhow!(refusal.message().to_owned())
         }
         _ if is_lock_timeout(&error) => {
-            anyhow::anyhow!("a long query reads the book; try again when it has ended")
+            anyhow::anyhow!(
+                "a long-running query is reading the book; try again when it has finished"
+            )
         }
         _ => error.into(),
     }

@@ -114,9 +114,8 @@ pub async fn run(
     }
 }
 
-/// Creates further partitions, for `rows` transfers each, in every book whose partitions have room for at most half of
-/// `rows` more transfers. Returns the number of transfers that still fit into the partitions of the book with the least
-/// room.
+/// Adds partitions, for `rows` transfers each, to every book that has room for at most `rows / 2` more transfers.
+/// Returns the number of transfers that still fit into the book with the least room.
 pub async fn extend(pool: &PgPool, rows: i64) -> sqlx::Result<i64> {
     sql::extend(&mut *pool.acquire().await?, rows).await
 }
@@ -161,7 +160,7 @@ pub async fn archive_next(
 ) -> sqlx::Result<Option<ArchivedPartition>> {
     let mut partitions = list(db).await?;
     partitions.retain(|partition| partition.state != PartitionState::Archived);
-    // The oldest partition of each book.
+    // Keeps only the oldest of the remaining partitions of each book.
     partitions.dedup_by_key(|partition| book_of(partition.first_seq));
     let mut archivable = partitions.iter().filter(|partition| {
         partition.state != PartitionState::Open
@@ -195,18 +194,18 @@ async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Puts the partition that was archived last back into the ledger, or reverts an unfinished archiving.
+/// Puts the most recently archived partition back into the ledger, or reverts an unfinished archiving.
 pub async fn restore(db: &mut PgConnection, first_seq: i64) -> sqlx::Result<()> {
     wait_for_transactions(db).await?;
     retry_exchange(async || sql::restore(db, first_seq).await).await
 }
 
-/// Takes the exclusive right to archive and restore partitions, until the session ends.
+/// Acquires the exclusive right to archive and restore partitions, until the session ends.
 pub async fn lock(db: &mut PgConnection) -> anyhow::Result<()> {
     let is_locked = sql::try_lock(db).await?;
     anyhow::ensure!(
         is_locked,
-        "another process is archiving or restoring a partition; try again when it has ended"
+        "another process is archiving or restoring a partition; try again when it has finished"
     );
     Ok(())
 }

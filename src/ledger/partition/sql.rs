@@ -57,8 +57,8 @@ pub(super) async fn list(db: &mut PgConnection) -> sqlx::Result<Vec<Partition>> 
     Ok(rows.collect())
 }
 
-/// Tries to take the lock for archiving and restoring, which the session then holds until it ends. Returns whether the
-/// session has the lock.
+/// Tries to acquire the lock for archiving and restoring, which the session then holds until it ends. Returns whether
+/// it succeeded.
 pub(super) async fn try_lock(db: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"select pg_try_advisory_lock(1885434484, 2) as "locked!""#)
         .fetch_one(db)

@@ -64,7 +64,7 @@ impl From<ArchivedUntil> for Error {
     }
 }
 
-/// A page of a history: its bounds, its order and its limit.
+/// The part of a history that a page shows: its bounds, its order and its limit.
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryRange {
     /// Lowest seq, inclusive.
@@ -187,8 +187,8 @@ pub async fn seq_before(
     Ok(sql::seq_before(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Returns the newest moment up to which the book of an account is final: no transfer with a timestamp at or before
-/// this moment can be added to the book any more.
+/// Returns the newest moment up to which the book of an account is final: no further transfer with a timestamp at or
+/// before this moment can be added to the book.
 ///
 /// While a batch is being written, this moment is just before the timestamp of the last committed batch, because the
 /// unfinished batch may get the same timestamp, but not an earlier one. Otherwise this moment is the present, because

@@ -225,7 +225,8 @@ impl DurableReader {
         })
     }
 
-    /// Updates the lag metric for the position at which a read has ended, and returns whether the reader has caught up.
+    /// Updates the lag metric after a read that ended at `position`. Returns whether the reader has caught up or is
+    /// blocked.
     async fn outcome_at<S: Source>(
         &self,
         db: &mut PgConnection,

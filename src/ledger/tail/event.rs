@@ -1,6 +1,6 @@
-//! Events of the ledger that move no money, such as the addition of a game. An event is appended in the transaction
-//! that causes it; all readers see the events in the same order. The events of all books are stored with the first
-//! book.
+//! Events of the ledger that move no money, such as the announcement of a new game. An event is appended in the
+//! transaction that causes it; all readers see the events in the same order. The events of all books are stored with
+//! the first book.
 
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
@@ -59,7 +59,7 @@ pub async fn prune_events(
     sql::prune_events(db, FIRST_BOOK, before, max).await
 }
 
-/// Source of events, such as the addition of a game or a change to an order's state.
+/// Source of events, such as the announcement of a new game or a change to an order's state.
 pub struct Events;
 
 impl Source for Events {

@@ -73,7 +73,8 @@ impl<S: Source> LiveHub<S> {
     }
 
     pub(super) async fn subscribe(&self, after: Option<Position>) -> sqlx::Result<LiveReader<S>> {
-        // Subscribes before it reads the end, so that no item in between is missed; `next` removes duplicates.
+        // Subscribes before reading the end of the source, so that no item in between is missed; `next` removes
+        // duplicates.
         let segments = self.segments.subscribe();
         self.subscribed.notify_one();
         let position = match after {

@@ -44,9 +44,9 @@ use self::live::LiveHub;
 use self::source::BookHandle;
 use self::wake::Notifications;
 
-/// Divisor that limits the durable readers: the number of steps (a read and its effects) that they run at the same time
-/// is at most the size of the connection pool divided by this number. A step holds one connection and may need a
-/// second; the rest of the pool is for requests.
+/// Divisor for the limit on steps (a read and its effects) that the durable readers run at the same time: the limit is
+/// the size of the connection pool divided by this number. A step holds one connection and may need a second; the rest
+/// of the pool is for requests.
 const POOL_PART_OF_STEPS: u32 = 3;
 
 /// Dependencies and settings of a [`Tail`].
@@ -128,7 +128,7 @@ impl Tail {
         hub.subscribe(after).await
     }
 
-    /// Reads the facts that decide whether a reader can continue after this transfer.
+    /// Reads the facts that determine whether a reader can continue after this transfer.
     pub async fn position_facts(
         &self,
         seq: i64,

@@ -1,5 +1,5 @@
 //! The transfers of a book, each with the id of its batch. The positions that clients receive contain the first digits
-//! of this id. If a failover loses a batch, these digits show that a position in the lost batch is invalid.
+//! of this id. If a failover loses a batch, these digits reveal that a position in the lost batch is invalid.
 
 use sqlx::PgConnection;
 

@@ -86,7 +86,7 @@ pub trait Source: Send + Sync + 'static {
     fn position_of(item: &Self::Item) -> Position;
 }
 
-/// An event that moves no money, such as the addition of a game.
+/// An event that moves no money, such as the announcement of a new game.
 #[derive(Debug, Clone)]
 pub struct BookEvent {
     pub position: Position,

@@ -92,7 +92,7 @@ pub(super) async fn seals_of(
     .await
 }
 
-/// Facts that decide whether a reader can continue from a position.
+/// Facts that determine whether a reader can continue from a position.
 pub struct PositionFacts {
     /// Newest position in the ledger when the facts were read.
     pub now: String,
@@ -105,7 +105,7 @@ pub struct PositionFacts {
     pub pruned_xid: i64,
 }
 
-/// Reads the facts that decide whether a reader can continue after this transfer.
+/// Reads the facts that determine whether a reader can continue after this transfer.
 pub(super) async fn position_facts(
     db: &mut PgConnection,
     book: i32,
@@ -237,8 +237,8 @@ pub(super) async fn advance_cursor(
     Ok(())
 }
 
-/// Advances the cursor in a transaction that commits without waiting for the disk. A crash of the database server may
-/// undo the advance.
+/// Advances the cursor, and lets the transaction commit without waiting for the disk. A crash of the database server
+/// may undo the advance.
 pub(super) async fn advance_cursor_asynchronously(
     db: &mut PgConnection,
     book: i32,

@@ -22,7 +22,8 @@ impl Source for Transfers {
         max: i64,
     ) -> sqlx::Result<Segment<BookRow>> {
         let mut items = read::rows(db, book, after.seq, i64::MAX, max).await?;
-        // The legs of one transfer belong together. The copy of a transfer of another book may lack some legs.
+        // The legs of a transfer stay together. If the transfer belongs to another book, this book may have copies of
+        // only some legs.
         if let Some(last) = items.last().filter(|last| last.leg + 1 < last.legs) {
             let (transfer, after) = (last.transfer_id(), last.seq);
             let end = after + i64::from(last.legs - last.leg) - 1;

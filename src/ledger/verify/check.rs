@@ -24,8 +24,7 @@ const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 /// Maximum number of accounts that the checker of a long-running process (the auditor) keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
-/// Size of the ranges in which the accounts of the archived part of a book are read: a query reads the accounts that
-/// were created within this number of seqs.
+/// Number of seqs for which a single query reads the accounts that were created in the archived part of a book.
 const ARCHIVED_ACCOUNTS_SEQS: i64 = 50_000;
 
 /// The last checked seal (the row that ends a batch), which the next seal has to follow.
@@ -195,7 +194,7 @@ impl BookChecker {
     ) -> sqlx::Result<()> {
         let mut faults = copies::faults(db, self.book, &chunk.transfers).await?;
         if !faults.is_empty() {
-            // On a Citus cluster, a transfer between books becomes visible in one book after the other.
+            // On a Citus cluster, a transfer between books becomes visible in one book before the other.
             super::sql::wait_for_postings(db).await?;
             faults = copies::faults(db, self.book, &chunk.transfers).await?;
         }
@@ -365,7 +364,8 @@ impl BookChecker {
                     ),
                 );
             }
-            // Continues with the expected balance, so that one wrong row does not cause faults in all later rows.
+            // Continues with the expected balance, so that one wrong row does not cause a fault in every later row of
+            // the account.
             self.balances.insert(account, i64::try_from(expected).unwrap_or(balance));
         }
     }

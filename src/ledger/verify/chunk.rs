@@ -14,7 +14,7 @@ pub struct BookChunk {
     pub transfers: Vec<BookRow>,
     pub postings: Vec<KeyedPosting>,
     pub accounts: Vec<StoredAccount>,
-    /// Whether the chunk ends because of a limit, so that there may be more to read.
+    /// Whether the chunk ends because it reached a limit, so that more batches may follow.
     pub is_full: bool,
 }
 

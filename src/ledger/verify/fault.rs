@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Kind of a check. Each variant states the rule that it checks.
+/// Kind of check. Each variant states the rule that the check verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckKind {

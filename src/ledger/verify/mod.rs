@@ -9,7 +9,7 @@
 //! | conservation | the balances of each currency add up to zero |
 //! | seal chain | each batch's seal names the previous seal; its hash equals the hash recomputed from the rows |
 //! | anchor | the seal of an anchor still has the anchor's hash |
-//! | copies | a transfer that touches several books has the same rows in all of them |
+//! | copies | a leg that touches several books has matching rows in all of them |
 //!
 //! If the beginning of a book is archived, the command only checks that the archived seals form a chain. It reads the
 //! balances at the end of the archive from the rows that the book still has, and includes them in the check of
@@ -147,7 +147,7 @@ pub async fn run_all(
         |book| anchors.extract_if(.., |anchor| book_of(anchor.seq) == book).collect::<Vec<_>>();
     let others = books.into_iter().filter(|book| *book != FIRST_BOOK);
     let others: Vec<_> = others.map(|book| (book, anchors_of(book))).collect();
-    // An anchor of a book that does not exist is looked for in the first book, and missed there.
+    // The check of the first book also gets the anchors of books that do not exist, and reports them as missing.
     let mut report = run(db, FIRST_BOOK, anchors, &mut progress).await?;
     for (book, anchors) in others {
         let other = run(db, book, anchors, &mut progress).await?;
@@ -181,7 +181,7 @@ pub async fn run(
     while let Some(chunk) = BookChunk::read(db, book, reached, end).await? {
         let until = super::read::archived_until(db, book).await?;
         if until.map(|until| until.seq) > archived.map(|archived| archived.seq) {
-            let cause = "an archive began during the verification; run `revwallet verify` again";
+            let cause = "archiving began during the verification; run `revwallet verify` again";
             return Err(Error::Internal(anyhow::anyhow!(cause)));
         }
         checker.check_chunk(&chunk);

@@ -61,7 +61,7 @@ pub(super) async fn seals(
     .await
 }
 
-/// Returns whether there may be more seals after the given seals, because the read reached its limit.
+/// Returns whether a read returned as many seals as its limit allows, so that more seals may follow.
 pub(super) fn is_full(seals: &[StoredSeal]) -> bool {
     i64::try_from(seals.len()).is_ok_and(|count| count >= SEALS_MAX)
 }
@@ -158,8 +158,7 @@ pub(super) async fn account_balances(
     .await
 }
 
-/// Reads the numbers of all books, including books that have a row only in `ledger.partition`, and none in
-/// `ledger.book`.
+/// Reads the numbers of all books, including books that have partitions but whose row in `ledger.book` is missing.
 pub(super) async fn books(db: &mut PgConnection) -> sqlx::Result<Vec<i32>> {
     sqlx::query_scalar!(
         r#"
@@ -248,8 +247,9 @@ pub(super) async fn registered_copies(
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.home, row.book, row.seq)).collect())
 }
 
-/// Waits until the postings to several books that are being written have ended: takes the lock of each possible book in
-/// shared mode, in which batches of one book take it, and releases it. Then completes interrupted commits.
+/// Waits until the transactions that are now writing to several books have ended: takes the lock of each possible book,
+/// and releases it at once. Takes the locks in shared mode, like batches of a single book, which therefore need not
+/// wait. Then completes interrupted commits.
 pub(super) async fn wait_for_postings(db: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query_scalar!(
         "select count(*) from generate_series(1, 256) book

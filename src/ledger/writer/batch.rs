@@ -55,8 +55,9 @@ pub(super) struct Batch {
     pub(super) undo: Vec<AccountUndo>,
     /// Digest of the encoded content of the batch.
     pub(super) content: [u8; 32],
-    /// Whether the batch was already sent over an earlier connection. If so, and the database refuses the batch because
-    /// the predecessor already has a successor, this successor may be the same batch, committed by the earlier attempt.
+    /// Whether the batch was already sent over an earlier connection. If the database then refuses the batch because
+    /// the batch's predecessor already has a successor, that successor may be this very batch, committed by the earlier
+    /// attempt.
     pub(super) resent: bool,
     pub(super) timer: StageTimer,
     /// Root span of the batch's own trace; disabled if none of its postings is traced.
@@ -160,7 +161,8 @@ pub(super) fn plan(
     lookup.accounts.sort_unstable();
     lookup.accounts.dedup();
     if batch.accepted.is_empty() {
-        // No batch will be committed that confirms the balances on which the refusals are based.
+        // There is no batch whose commit would confirm the balances on which the refusals are based, so a lookup
+        // confirms them.
         lookup.refused.append(&mut batch.refused);
         lookup.expected_head = Some(prev);
         return Plan { batch: None, lookup };
@@ -233,8 +235,8 @@ impl Batch {
 
     /// Completes the batch: computes the digest of its content.
     pub(super) fn seal(&mut self, book: i32) {
-        // Sorts into the order that the encoding requires. The account is part of it, because a leg can create two
-        // accounts.
+        // Sorts into the order that the encoding requires. The sort key includes the account, because a leg can create
+        // two accounts.
         self.opened.sort_unstable_by_key(|opened| (opened.seq, opened.account));
         let mut encoder = BatchEncoder::new(book, self.prev.seq);
         for accepted in &self.accepted {

@@ -56,7 +56,8 @@ impl RecentKeys {
         Some(item)
     }
 
-    /// Removes a key from the keys in progress, and returns the postings that waited for its reply.
+    /// Removes a key from the keys in progress, and returns the later postings under this key, which waited for the
+    /// first posting's reply.
     pub(super) fn end(&mut self, key: HashedKey) -> Vec<QueuedPosting> {
         self.pending.remove(&key.hash).unwrap_or_default()
     }

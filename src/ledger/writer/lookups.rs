@@ -53,8 +53,8 @@ impl Writer {
             }
         }
         self.put_back(again.into_iter());
-        // A batch in flight will detect the new head of the book. Without such a batch, the writer must read the new
-        // head, because another lookup would have the same result.
+        // If a batch is in flight, its failure will reveal the new head of the book. Otherwise the writer must read the
+        // new head, because another lookup would have the same result.
         if !is_confirmed && self.mode == WriterMode::Free && !self.pipeline.has_batch() {
             self.mode = WriterMode::Behind;
         }

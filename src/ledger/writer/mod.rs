@@ -78,7 +78,7 @@ pub struct Settings {
     pub batch_legs_max: usize,
     /// Maximum number of requests to the database that await a reply.
     pub pipe_max: usize,
-    /// Maximum number of accounts in the cache, 50 bytes each.
+    /// Maximum number of accounts in the cache; each takes 50 bytes.
     pub cache_accounts_max: usize,
     /// Maximum number of transfers of other processes that the writer reads to update its cache. If there are more, the
     /// writer clears the cache instead.
@@ -150,7 +150,7 @@ pub(super) struct Writer {
     admission: Admission,
 }
 
-/// A reason that the writer stops early.
+/// Reason why the writer stops early.
 enum WriterStop {
     /// A test killed the writer.
     Killed,
@@ -267,7 +267,8 @@ impl Writer {
 
     /// Returns whether to wait for more postings before sending the next batch, because fewer postings wait than are in
     /// flight. Larger batches are more efficient: the fixed cost of a batch equals the cost of a dozen transfers. If
-    /// each client waits for its response, two batches with half of the postings each take turns.
+    /// each client waits for its response before it sends the next request, two batches alternate, each with half of
+    /// the postings.
     fn is_gathering(&self) -> bool {
         self.mode == WriterMode::Free && self.intake.len() < self.pipeline.postings_in_flight()
     }

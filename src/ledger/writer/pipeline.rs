@@ -76,11 +76,11 @@ impl Backend {
 #[derive(Debug, Default)]
 pub(super) struct ReplyLayout {
     pub(super) post: usize,
-    /// Kinds of companions in the batch. A companion is a row of another module that is inserted in the same transaction.
-    /// The statement of each kind follows the statement that writes the transfers.
+    /// Kinds of companions (rows of other modules) in the batch. The statement of each kind follows the statement that
+    /// writes the transfers.
     pub(super) kinds: Vec<&'static CompanionKind>,
-    /// Index of the reply to the query for the successor of this batch's predecessor, which shows whether an earlier
-    /// attempt committed this batch; `None` unless this batch was resent.
+    /// Index of the reply to the query for the batch that follows this batch's predecessor. If an earlier attempt
+    /// committed this batch, the query finds this batch. `None` unless this batch was resent.
     pub(super) next_seal: Option<usize>,
 }
 
@@ -348,8 +348,8 @@ pub(super) fn companion_rows<'a>(
     if count == 0 { None } else { Some((count, rows)) }
 }
 
-/// Terminates a process of the database server, and completes commits that its end may have interrupted. Returns whether
-/// it is certain that the process has ended.
+/// Terminates a process of the database server, and completes the commits that this may have interrupted. Returns
+/// whether it is certain that the process has ended.
 pub(super) async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
     let is_gone = try_to_terminate(client, backend).await?;
     client.query(sql::COMPLETE_COMMITS, &[]).await?;
@@ -365,7 +365,7 @@ async fn try_to_terminate(client: &Client, backend: Backend) -> Result<bool, Err
         match client.query_opt(sql::TERMINATE_BACKEND, &[&backend.pid, &backend.start]).await {
             Ok(None) => return Ok(true),
             Ok(Some(_)) => tokio::time::sleep(ATTEMPT_DELAY).await,
-            // The backend may belong to a role that this user may not signal.
+            // The backend may belong to a role whose backends this user may not terminate.
             Err(error) if error.as_db_error().is_some() && !is_outcome_unknown(&error) => {
                 return Ok(false);
             }

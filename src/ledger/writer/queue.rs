@@ -11,7 +11,7 @@ use tracing::Span;
 use crate::ledger::decide::Refusal;
 use crate::ledger::transfer::{Posted, Posting};
 
-/// A reason that a posting is not acknowledged.
+/// Reason why a posting is not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
     /// The posting breaks a rule; a retry does not help.
@@ -23,16 +23,17 @@ pub enum PostError {
     /// The database cannot accept the posting now. The posting was not written.
     #[error("the ledger is unavailable; retry later")]
     Unavailable,
-    /// The program ended, or lost its database, before the outcome was known. A retry with the same key is safe.
+    /// The program stopped, or lost the connection to its database, before the outcome was known. A retry with the same
+    /// key is safe.
     #[error("the outcome is unknown; retry with the same key")]
     Unknown,
     /// The idempotency key was used for a posting that is now archived, so its reply cannot be rebuilt. No posting was
     /// written.
-    #[error("the posting of this key is archived")]
+    #[error("the posting that used this idempotency key is archived")]
     Archived { until: OffsetDateTime },
     /// The database rejects the posting because of a bug in this program. The posting was not written; the log has the
     /// cause.
-    #[error("internal error of the ledger; the log has the cause")]
+    #[error("internal ledger error; see the log for the cause")]
     Internal,
 }
 
@@ -76,7 +77,7 @@ impl QueuedPosting {
         Self { is_in_doubt: true, ..self }
     }
 
-    /// Replaces a reply that is not certain. If the posting is in doubt, every error except a reused key becomes
+    /// Replaces a reply that may be wrong. If the posting is in doubt, every error except a reused key becomes
     /// [`PostError::Unknown`], because the leader may have written the posting, or may still write it.
     pub(super) fn certain(&self, reply: PostReply) -> PostReply {
         match reply {

@@ -135,7 +135,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Applies the fault that a test injects at this stage. Returns whether the connection is to be cut.
+    /// Applies the fault that a test injects at this stage. Returns whether to cut the connection.
     pub(super) async fn hit_failpoint(&mut self, stage: WriterStage) -> Result<bool, WriterStop> {
         match self.failpoints.hit(stage).await {
             None => Ok(false),
@@ -234,9 +234,9 @@ impl Writer {
         batch.timer.finish(&self.metrics, written);
     }
 
-    /// Undoes, in memory, a batch that was not committed, and the later batches in flight, which are based on it.
-    /// `verdict` says why the batch failed. Replies to the postings whose outcome is now certain; the writer
-    /// decides on the others again.
+    /// Rolls back the in-memory effects of a batch that was not committed, and of the later batches in flight, which
+    /// are based on it. `verdict` says why the batch failed. Replies to the postings whose outcome is now certain; the
+    /// writer decides on the others again.
     fn roll_back(&mut self, mut batch: Batch, verdict: BatchVerdict) {
         let later_requests = self.pipeline.discard_in_flight();
         let mut again = Vec::new();
@@ -317,7 +317,8 @@ impl Writer {
         for (index, item) in batch.into_items().enumerate() {
             match refused.iter().find(|(refused, _)| *refused == index) {
                 None => again.push(item),
-                // An earlier attempt may have succeeded, so that the conflict is with the posting's own rows.
+                // An earlier attempt may have written the posting. The companion then conflicts with the row that this
+                // attempt wrote.
                 Some((_, refusal)) if item.posting.key.is_some() => {
                     lookup.refused.push((item, Refusal::Companion(refusal)));
                 }
@@ -346,7 +347,7 @@ impl Writer {
                 }
                 (_, true) => waiting.answer(reply.clone()),
                 (Ok(_), false) => waiting.answer(Err(Refusal::KeyReused.into())),
-                // A different request with the same key, on which no decision was made.
+                // A different request with the same key, which has been neither accepted nor refused yet.
                 (Err(_), false) => self.admit(waiting),
             }
         }
@@ -354,7 +355,7 @@ impl Writer {
     }
 }
 
-/// Displays an error; a database error with its code and message, because the driver's own text only says that a
+/// Displays an error. For a database error, shows its code and message, because the driver's own text only says that a
 /// database error occurred.
 pub(super) struct ErrorDetail<'a>(pub(super) &'a Error);
 

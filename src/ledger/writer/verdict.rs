@@ -61,7 +61,7 @@ impl BatchVerdict {
     }
 
     /// Classifies the replies to a batch. Because the connection did not break, each reply is a result or an ordinary
-    /// error. If the batch was resent, an earlier attempt may have written it, whatever the error of this one is.
+    /// error. If the batch was resent, an earlier attempt may have written it, whatever error this attempt caused.
     pub(super) fn from_replies(batch: &Batch, layout: &ReplyLayout, mut replies: Replies) -> Self {
         let earlier_attempt = layout.next_seal.map(|index| replies.remove(index)).transpose();
         let failed = replies.iter().position(Result::is_err);
@@ -134,8 +134,8 @@ fn refused_companions(
     refused
 }
 
-/// Returns whether an idempotency key was inserted a second time. Citus passes on only the message of an error; there,
-/// the number of the shard follows the name of the constraint.
+/// Returns whether an idempotency key was inserted a second time. From an error on another server, Citus passes on only
+/// the message, in which the shard's number follows the constraint's name.
 fn is_key_taken(error: &DbError) -> bool {
     let is_passed_on =
         *error.code() == SqlState::INTERNAL_ERROR && error.message().contains("\"posting_key_");

@@ -34,7 +34,7 @@ pub(super) struct LockedBooks {
     pub(super) keys: HashMap<Uuid, StoredKey>,
 }
 
-/// A reason that a statement failed.
+/// Reason why a statement failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The connection is lost.
@@ -195,8 +195,8 @@ impl CrossBookConnection {
         Ok(())
     }
 
-    /// Waits until no other transaction holds the lock of the book, and completes interrupted commits. Then returns the id
-    /// of the batch that was written right after the batch `head`, if there is such a batch.
+    /// Waits until no other transaction holds the lock of the book, and completes interrupted commits. Then returns the
+    /// id of the batch that follows the batch `head`, if there is such a batch.
     pub(super) async fn seal_after(
         &mut self,
         book: i32,

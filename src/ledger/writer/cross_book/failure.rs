@@ -91,9 +91,9 @@ impl CrossBookWriter {
         }
     }
 
-    /// Reconnects after the connection was lost before the commit was sent, so no posting was written. Returns the
-    /// postings to retry. If the first attempt to reconnect fails, returns no postings: all of them get the error that
-    /// the ledger is unavailable.
+    /// Reconnects after the connection broke before the commit was sent; no posting was written. Returns the postings
+    /// to retry. If the first attempt to reconnect fails, returns no postings: all of them get the error that the
+    /// ledger is unavailable.
     pub(super) async fn reconnect(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -151,7 +151,7 @@ fn fail(items: Vec<QueuedPosting>) {
 }
 
 /// Handles the postings of a failed transaction; `verdict` says why it failed. Replies to the postings whose outcome is
-/// now certain, and returns the others, which are to be retried.
+/// now certain, and returns the others for a retry.
 fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPosting> {
     match verdict {
         // The next transaction reads the head, or the key, under its lock.

@@ -1,13 +1,13 @@
 //! Postings to several books: one transaction writes a batch to each book.
 //!
 //! The transaction locks the books in ascending order, after their batches in progress have ended. Then it reads the
-//! accounts and idempotency keys of the postings, and writes a batch to each book. The writer of each book then finds
-//! that the book contains a batch that the writer does not know, and reads the new transfers, in the same way as after
-//! a batch of another process. A refusal is final, because it is based on committed data and on postings of the same
-//! transaction, and because the idempotency keys of refused postings are looked up again.
+//! accounts and idempotency keys of the postings, and writes a batch to each book. The writer of each book then finds a
+//! batch in the book that it does not know, and reads the new transfers, as it would after a batch of another process.
+//! A refusal is final, because it is based on committed data and on postings of the same transaction, and because the
+//! idempotency keys of refused postings are looked up again.
 //!
-//! If the connection breaks before the commit was sent, nothing was written, and the postings are tried again. If it
-//! breaks later, the batch that follows the former head of a book shows whether the transaction was committed.
+//! If the connection breaks before the commit is sent, nothing is written, and the postings are retried. If it breaks
+//! later, the batch that follows the former head of a book shows whether the transaction was committed.
 
 mod connection;
 mod failure;
@@ -307,7 +307,7 @@ impl CrossBookWriter {
         }
     }
 
-    /// Applies the fault that a test injects at this stage. Returns whether the connection is to be cut.
+    /// Applies the fault that a test injects at this stage. Returns whether to cut the connection.
     async fn hit(&mut self, stage: WriterStage) -> Result<bool, WriterStop> {
         match self.failpoints.hit(stage).await {
             None => Ok(false),

@@ -166,7 +166,8 @@ impl CrossBookPlan {
             if !is_own {
                 let before = self.accounts.get(&(book, *id)).copied();
                 let mut account = before.unwrap_or(Account::empty(currency));
-                // Sums of amounts below 2^53 in at most 2^44 rows of a book.
+                // No limit applies to the sum of the amounts that a book has sent to an account of another book, so the
+                // addition saturates.
                 account.balance = Minor(account.balance.0.saturating_add(change.0));
                 *balance = account.balance;
                 self.accounts.insert((book, *id), account);
