@@ -40,7 +40,8 @@ impl<I: Clone, O> Combiner<I, O> {
     {
         let (sender, mut answer) = oneshot::channel();
         self.waiting().push_back(Caller { input, answer: sender });
-        // While this caller waits for its turn, the caller whose turn it is may run this input and send the result.
+        // While this caller waits for the lock, the caller that holds the lock may process this input and send the
+        // result.
         let _turn = tokio::select! {
             biased;
             answered = &mut answer => return answered.unwrap_or_else(|_| Err(given_up())),

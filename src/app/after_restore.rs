@@ -20,8 +20,8 @@ use crate::output::OutputArgs;
 use crate::telemetry::Metrics;
 use crate::users;
 
-/// Number of ids that each sequence skips: more than the program assigns between two backups, and few enough that
-/// account ids, which end at 2^40, do not run out.
+/// Number of ids that each sequence skips: more than the program assigns between two backups, and few enough that the
+/// numbers of accounts, which end at 2^44, do not run out.
 const IDS_SKIPPED: i64 = 100_000_000;
 
 /// Summary of the changes that `revwallet restored` has made to the database. The command prints it.

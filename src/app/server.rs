@@ -166,8 +166,8 @@ impl Running {
         drained && done
     }
 
-    /// Logs the addresses of the listeners. With the embedded database, also logs which pages to open, to help a user
-    /// that tries the program for the first time.
+    /// Logs the addresses of the listeners. With the embedded database, also logs which pages to open, to help
+    /// first-time users.
     fn log_addresses(&self) {
         let internal = self.internal_address;
         if let Some(address) = self.address {

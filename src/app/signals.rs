@@ -1,4 +1,4 @@
-//! Listens to SIGTERM and SIGINT, the signals that ask the program to stop.
+//! Listens for SIGTERM and SIGINT, the signals that ask the program to stop.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,8 +12,8 @@ pub struct Signals {
 
 impl Signals {
     pub fn listen() -> anyhow::Result<Self> {
-        let terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
-        let interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
         Ok(Self { terminate, interrupt })
     }
 

@@ -205,7 +205,7 @@ impl Credentials {
 fn policy(config: &Config, db: &Database) -> Policy {
     let default = if db.embedded().is_some() { Access::Open } else { Access::Closed };
     let policy = Policy::new(&config.access, default);
-    // There is no warning if only this machine can connect, because a first trial needs open access.
+    // No warning if only this machine can connect: open access is meant for trying out the program.
     if policy.access == Access::Open && !config.http.listen.ip().is_loopback() {
         warn!(
             event = "serve.open",

@@ -92,7 +92,7 @@ impl DbConnection {
             Span::none()
         };
         let wait = PoolWait::new(metrics);
-        // Boxed, because the future of the pool takes 5 KB, by which it would enlarge the future of every operation.
+        // Boxed, because the pool's future takes 5 KB, which would enlarge the future of every operation.
         let acquired = match scope {
             SnapshotScope::Statements => Box::pin(pool.acquire()).await.map(Held::Connection),
             SnapshotScope::Snapshot => {

@@ -32,8 +32,8 @@ pub async fn apply(db: &mut PgConnection) -> anyhow::Result<()> {
     }
 }
 
-/// Distributes the books of the ledger over the servers of a Citus cluster. A repeated call brings the distribution to
-/// the version of this program.
+/// Distributes the books of the ledger over the servers of a Citus cluster. If the books are already distributed,
+/// updates the distribution to the version of this program.
 pub async fn distribute(db: &mut PgConnection) -> anyhow::Result<()> {
     sql::distribute(db)
         .await

@@ -178,7 +178,7 @@ impl Database {
             }
         };
         let options = if is_distributed {
-            // Citus must plan each statement for its parameters, because they tell which server has the book.
+            // Citus must plan each statement with its parameters, because they determine which server stores the book.
             pipelined.set_plan_cache_mode("force_custom_plan");
             options.options([("plan_cache_mode", "force_custom_plan")])
         } else {
@@ -243,9 +243,9 @@ impl Database {
         DbConnection::take(&self.pool, operation, SnapshotScope::Statements, &self.metrics).await
     }
 
-    /// Takes a connection whose statements all see the same snapshot, and remembers for the response up to which
-    /// position of the ledger the snapshot is current. If the client accepts an older state, the snapshot may be from
-    /// the read replica.
+    /// Takes a connection whose statements all see the same snapshot, and records the position of the snapshot in the
+    /// ledger, which the response carries. If the client accepts an older state, the snapshot may be from the read
+    /// replica.
     pub async fn snapshot(&self, operation: &'static str) -> Result<DbConnection> {
         match self.stale_snapshot(operation).await {
             Some(snapshot) => Ok(snapshot),

@@ -76,7 +76,8 @@ impl FromStr for Pipelined {
         if !others.is_empty() {
             url.query_pairs_mut().extend_pairs(others);
         }
-        // The query encodes a space as `+`, but this driver expects `%20`. Elsewhere, as in a password, a `+` is itself.
+        // The query encodes a space as `+`, but this driver expects `%20`. Elsewhere, such as in a password, `+` is
+        // literal.
         let query = url.query().map(|query| query.replace('+', "%20"));
         url.set_query(query.as_deref());
         let mut config: Config = url.as_str().parse().map_err(|_| {

@@ -1,5 +1,5 @@
-//! Positions of database reads in the ledger. A position tells up to which transfer and event of the ledger a response
-//! is current.
+//! Positions of database reads in the ledger. A position identifies the last transfer and the last event of the ledger
+//! that a response reflects.
 //!
 //! Each read records the position of its snapshot. The HTTP layer runs a request inside [`observe`] and sends the
 //! position of the first read as the header `Book-Position`. The code between the database and the HTTP layer treats a

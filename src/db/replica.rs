@@ -30,13 +30,13 @@ const CHECK: &str = "replica.check";
 
 /// Reason that is logged if the primary lacks the last seal (the record that ends a committed batch) of the replica:
 /// then the replica is not a copy of the primary, and is not used.
-const NO_COPY: &str = "it is not a copy of the primary, which does not have its last seal; \
+const NO_COPY: &str = "it is not a copy of the primary, which does not have the last seal of the replica; \
     create the replica again with pg_basebackup";
 
 /// Longest time that a check may take, after which the replica counts as unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// State of the replica, as the last check or read has found it.
+/// State of the replica, according to the last check or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReplicaState {
     /// The replica responds, and does not lag further behind than `--database-read-lag-max` allows.

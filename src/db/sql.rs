@@ -100,8 +100,8 @@ pub(super) async fn written(db: &mut PgConnection) -> Result<i64> {
     Ok(written.fetch_one(db).await?)
 }
 
-/// Whether this database is the original of a copy: it has the same installation id, and contains the last seals
-/// (records that end committed batches) of the copy.
+/// Returns whether `copy` is a copy of this database: this database has the same installation id, and contains the last
+/// seals (records that end committed batches) of the copy.
 pub(super) async fn is_copy(db: &mut PgConnection, copy: &StateOfCopy) -> Result<bool> {
     let is_copy = sqlx::query_scalar!(
         r#"

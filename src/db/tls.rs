@@ -65,7 +65,7 @@ fn trusted_authorities(file: Option<&str>) -> anyhow::Result<RootCertStore> {
     }
     if roots.is_empty() {
         bail!(
-            "there is no trusted authority to verify the database server; name a file with sslrootcert"
+            "there is no trusted authority to verify the database server; set sslrootcert to a file of authorities"
         );
     }
     Ok(roots)

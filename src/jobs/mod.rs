@@ -33,8 +33,8 @@ const SCHEMA: &str = "graphile_worker";
 /// `webhook/slots.rs`.
 const CONCURRENCY: usize = 256;
 
-/// Maximum number of database connections of the queue itself: one waits for notifications, the others fetch and finish
-/// jobs.
+/// Maximum number of database connections for managing the queue: one waits for notifications, the others fetch and
+/// finish jobs.
 const CONNECTIONS_MAX: u32 = 4;
 
 /// Longest pause between two polls. The polls find jobs that become due without a notification, such as retries.
@@ -62,7 +62,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest pause before the queue is restarted after a failure.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// Every kind of job that the process runs, and the values that the handlers of the jobs need.
+/// The kinds of jobs that the process runs, and the values that their handlers need.
 #[derive(Clone, Default)]
 pub struct Registry {
     queues: Vec<&'static str>,

@@ -42,8 +42,8 @@ pub async fn enqueue(
     Ok(())
 }
 
-/// Postpones the waiting job with this key by `delay`, and counts `attempts` attempts as already made. If a running job
-/// cannot do its work yet, it enqueues a replacement, and postpones the replacement with this function.
+/// Postpones the waiting job with this key by `delay`, and records that `attempts` attempts were already made. If a
+/// running job cannot do its work yet, it enqueues a replacement, and postpones the replacement with this function.
 pub async fn defer(db: &mut PgConnection, key: &str, attempts: i32, delay: Duration) -> Result<()> {
     sqlx::query(
         "update graphile_worker._private_jobs

@@ -137,7 +137,7 @@ impl Visit for Message {
     }
 }
 
-/// Appends all fields except the message to a line.
+/// Appends the fields of a span or an event, except the message, to a line.
 struct Fields<'a>(&'a mut String);
 
 impl Fields<'_> {

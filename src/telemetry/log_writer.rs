@@ -14,7 +14,7 @@ use metrics::Counter;
 /// Maximum size, in bytes, of the buffer of lines that wait to be written.
 const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Size of the buffer, in bytes, at which its lines are written without waiting any longer.
+/// Size of the buffer, in bytes, at which its lines are written without waiting for further lines.
 const WRITE_BYTES_TYPICAL: usize = 512 * 1024;
 
 /// Handle through which the process writes its log. Writing does not block. Cheap to clone.

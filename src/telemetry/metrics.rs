@@ -128,8 +128,9 @@ metrics! {
     /// Time from the commit of an event until it is handed to a client's connection. It is recorded for each event on a
     /// gRPC stream, but only for the oldest event of each batch on a WebSocket.
     histogram wallet_ws_fanout_lag_seconds in LATENCY;
-    /// WebSocket connections that the server closed, by reason. The reason `revoked` instead counts revoked and expired
-    /// credentials of WebSocket connections, which stay open, and revoked credentials of gRPC streams.
+    /// WebSocket connections that the server closed, by reason. The reason `revoked` does not count closed connections:
+    /// it counts revoked and expired credentials of WebSocket connections, which stay open, and revoked credentials of
+    /// gRPC streams.
     counter wallet_ws_dropped_total {reason};
     /// WebSocket connections and gRPC streams that were refused, by reason.
     counter wallet_ws_refused_total {reason};
@@ -365,7 +366,8 @@ metrics! {
     /// Time that the last rendering of `/metrics` took.
     gauge wallet_metrics_render_duration_seconds;
 
-    /// Threads that run asynchronous tasks, by runtime: main, or sockets for WebSocket connections.
+    /// Threads that run asynchronous tasks, by runtime: sockets (for WebSocket connections), or main (for everything
+    /// else).
     gauge tokio_workers_count {runtime};
     /// Tasks that are alive, by runtime.
     gauge tokio_live_tasks_count {runtime};

@@ -15,7 +15,8 @@ tokio::task_local! {
 
 /// A request whose fields are added to each log line that is written while the request is handled.
 pub trait LoggedRequest: Send + Sync {
-    /// Calls `add` with the name and the value of each field of the request. Omits fields that are not known yet.
+    /// Calls `add` with the name and the value of each field of the request. Omits fields whose values are not known
+    /// yet.
     fn for_each_field(&self, add: &mut dyn FnMut(&'static str, FieldValue<'_>));
 
     /// Sets the field `caller` of the request.

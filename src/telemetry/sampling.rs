@@ -14,7 +14,7 @@ use super::trace_context::set_sample_share;
 /// until the next adjustment.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Counts the spans of sampled traces. If there are too many per second, lowers the share of traces that are sampled.
+/// Counts the spans of sampled traces. If their rate exceeds the limit, lowers the share of traces that are sampled.
 #[derive(Clone)]
 pub(super) struct SpanBudget(Arc<Shared>);
 

@@ -227,7 +227,7 @@ async fn a_database_that_is_no_copy_of_the_primary_answers_no_reads() {
         eventually("the other database is refused", async || {
             let refused = app.logs.find("event", "replica.unavailable");
             refused.is_some_and(|line| {
-                line["message"].as_str().unwrap().contains("does not have its last seal")
+                line["message"].as_str().unwrap().contains("the last seal of the replica")
             })
         })
         .await;

@@ -41,7 +41,7 @@ impl DataDir {
         if let Some(cluster) = find_cluster(&inside)? {
             if CLUSTER_PATH_MAX < cluster.as_os_str().len() {
                 bail!(
-                    "the path is too long for Postgres, move the data directory to a shorter one: {}",
+                    "the path is too long for Postgres, move the data directory to a shorter path: {}",
                     data_dir.display()
                 );
             }

@@ -36,7 +36,7 @@ impl OsUser {
             }
         }
         bail!(
-            "Postgres refuses to run as root and there is neither a user `postgres` nor the unprivileged one of the system to run it as: create `postgres`, or set DATABASE_URL to a server of yours"
+            "Postgres refuses to run as root and this system has no unprivileged user to run it as: create the user `postgres`, or set DATABASE_URL to a server of yours"
         )
     }
 

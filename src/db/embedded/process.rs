@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::POLL_INTERVAL;
 
-/// Time that sessions have to end by themselves after their postmaster was killed. Sessions that are still busy after
+/// Time that sessions have to end on their own after their postmaster was killed. Sessions that are still busy after
 /// this time are killed.
 const NOTICE_WAIT_MAX: Duration = Duration::from_millis(500);
 
@@ -23,8 +23,8 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) enum PidHolder {
     /// The postmaster of this cluster.
     Postmaster,
-    /// A Postgres whose command line does not name a cluster. When a new Postgres starts, it checks by itself for a
-    /// conflict with this process.
+    /// A Postgres process whose command line names no cluster. Postgres itself checks for a conflict with this process
+    /// when it starts.
     UnknownPostgres,
     /// No process has the recorded id, or an unrelated one does: ids are reused, especially after a container restarts.
     Other,

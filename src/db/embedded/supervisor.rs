@@ -24,8 +24,7 @@ use super::{LOG_AFTER, POLL_INTERVAL, binaries, cluster, process, socket};
 /// possibly from a slow disk.
 const START_WAIT_MAX: Duration = Duration::from_mins(5);
 
-/// Longest time for which a start is retried while something that an earlier Postgres left behind, such as its shared
-/// memory, blocks it.
+/// Longest time for retries of a start that leftovers of an earlier Postgres, such as its shared memory, block.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// Pause before a start is retried.
@@ -261,7 +260,8 @@ impl Supervisor {
         socket::prepare(&self.socket_dir, &data_dir.os_user)?;
         let compression = cluster::wal_compression(data_dir, &binaries).await;
         let mut command = data_dir.os_user.command(&binaries.folder.join("postgres"));
-        // The cluster is the first argument, by which a process that takes over this Postgres recognizes it.
+        // The path of the cluster comes first, because a process that takes over this Postgres recognizes it by this
+        // path.
         command
             .arg("-D")
             .arg(&data_dir.cluster)

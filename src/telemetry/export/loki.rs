@@ -71,7 +71,7 @@ impl LokiClient {
     pub(in crate::telemetry) fn new(base: &Url, environment: &str) -> anyhow::Result<Self> {
         let url =
             base.join("/loki/api/v1/push").context("--loki-url is not the address of a server")?;
-        // This fails if a provider of cryptography is installed already, which can be used just as well.
+        // This fails if a cryptography provider is already installed, which then serves as well.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         Ok(Self { client, url, environment: environment.to_owned() })

@@ -26,7 +26,8 @@ pub(super) use queue::{ExportQueue, ExportRecord};
 /// Pause after the first failed attempt. It doubles with each further failure, up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
-/// Longest pause between attempts. When the receiver is available again, it gets the records within this time.
+/// Longest pause between attempts. When the receiver becomes available again, it gets the waiting records within this
+/// time.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Longest time that shutdown waits for the delivery of the last records.
