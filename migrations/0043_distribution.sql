@@ -37,18 +37,20 @@ begin
 end
 $$;
 
--- On Citus, a failure can leave a transaction committed on one server and not yet on another. This completes such transactions, and
--- fails while a server that takes part in one cannot be reached. On one server there is nothing to complete.
-create function ledger.complete_commits() returns void
+-- On Citus, a failure can leave a transaction committed on one server and not yet on another. This completes such transactions on the
+-- servers of these books, and returns whether it has found any; it fails while one of these servers cannot be reached. On one server
+-- there is nothing to complete.
+create function ledger.complete_commits(p_books int[]) returns boolean
 language plpgsql
 as $$
 begin
+    return false;
 end
 $$;
 
--- The postings of these keys. On Citus, waits first for the transactions that write these keys, even for those that a failure
--- interrupted: another server may show already what such a transaction did to an account.
-create function ledger.late_keys(p_keys uuid[])
+-- The postings of these keys. On Citus, first completes the interrupted transactions of these books, and waits for the transactions
+-- that write these keys, even for those that a failure interrupted: another server may show already what such a transaction did.
+create function ledger.late_keys(p_books int[], p_keys uuid[])
 returns table (key_hash uuid, content_hash uuid, first_seq bigint, last_seq bigint)
 language plpgsql
 as $$
@@ -71,43 +73,6 @@ begin
             ledger.last_seal, ledger.first_seal, ledger.complete_commits, ledger.late_keys
         to revwallet_app;
     end if;
-end
-$$;
-
--- As before, but if the batch that the caller names as its last is missing, interrupted commits are completed first: it may be one
--- of them.
-create or replace function ledger.catch_up(p_book int, p_after bigint, p_max bigint, p_lock boolean)
-returns table (
-    head_seq bigint, head_batch uuid,
-    kind smallint[], debit bigint[], credit bigint[], debit_balance bigint[], credit_balance bigint[])
-language plpgsql security definer
-set search_path = ledger, pg_catalog, pg_temp
-as $$
-begin
-    if p_lock then
-        -- Statements of their own: the next one must see what was committed while these waited.
-        perform 1 from book where book.book = p_book for no key update;
-        perform pg_advisory_xact_lock_shared(1885434485, p_book);
-    end if;
-    if not exists (select from seal s where s.book = p_book and s.seq = p_after) then
-        perform complete_commits();
-    end if;
-    return query
-    with head as materialized (
-        select s.seq, s.batch_id from seal s where s.book = p_book order by s.seq desc limit 1
-    )
-    select h.seq, h.batch_id, m.kind, m.debit, m.credit, m.debit_balance, m.credit_balance
-    from head h
-    cross join lateral (
-        select
-            array_agg(t.kind) as kind, array_agg(t.debit) as debit, array_agg(t.credit) as credit,
-            array_agg(t.debit_balance) as debit_balance, array_agg(t.credit_balance) as credit_balance
-        from (
-            select * from transfer t
-            where t.book = p_book and t.seq > p_after and t.seq <= h.seq and h.seq - p_after <= p_max
-            order by t.seq
-        ) t
-    ) m;
 end
 $$;
 

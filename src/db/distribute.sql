@@ -17,6 +17,13 @@ begin
         raise exception 'a server does not answer, or does not allow commits in two phases; set max_prepared_transactions on every server'
             using errcode = '55000';
     end if;
+    if not exists (select from pg_dist_partition where logicalrelid = 'ledger.seal'::regclass) and exists (
+        select from pg_stat_activity
+        where datname = current_database() and application_name like 'revwallet%' and pid <> pg_backend_pid()
+    ) then
+        raise exception 'a process of the program still uses this database; stop all processes before the books are distributed'
+            using errcode = '55006';
+    end if;
     -- The triggers of the ledger refuse changes of a row and read nothing else.
     perform set_config('citus.enable_unsafe_triggers', 'on', true);
     perform set_config('citus.multi_shard_modify_mode', 'sequential', true);
@@ -54,7 +61,7 @@ $$;
 
 -- The function of the leaderboards of balances. It reads the wallets here and the transfers on the server of the book, so the two
 -- cannot be joined.
-create or replace function raises(p_book int, p_after bigint, p_end bigint)
+create or replace function public.raises(p_book int, p_after bigint, p_end bigint)
 returns table (
     seq bigint, transfer bigint, trace_id uuid, wallet bigint, player text, currency text, balance bigint
 )
@@ -106,48 +113,64 @@ begin
 end
 $$;
 
-create or replace function ledger.complete_commits() returns void
+create or replace function ledger.complete_commits(p_books int[]) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_prepared text[];
+    v_nodes text[];
+    v_ports int[];
+    v_replies text[];
+    v_are_reached boolean;
     v_interrupted text[];
 begin
-    perform recover_prepared_transactions();
+    select array_agg(nodename), array_agg(nodeport) into v_nodes, v_ports
+    from (
+        select distinct p.nodename, p.nodeport
+        from unnest(p_books) b (book)
+        join pg_dist_shard_placement p on p.shardid = get_shard_id_for_distribution_column('ledger.seal', b.book)
+    ) node;
+    if v_nodes is null then
+        return false;
+    end if;
     for round in 1..2 loop
-        if not (select bool_and(success) from run_command_on_workers('select 1')) then
+        select array_agg(result), bool_and(success) into v_replies, v_are_reached
+        from master_run_on_worker(v_nodes, v_ports, array_fill($sql$
+            select coalesce(string_agg(gid, ','), '') from pg_prepared_xacts where gid like 'citus\_0\_%' and database = current_database()
+        $sql$::text, array[cardinality(v_nodes)]), true);
+        if not v_are_reached then
             raise exception 'a server of the cluster cannot be reached, so interrupted commits cannot be completed' using errcode = '57P03';
         end if;
-        select array_agg(gid) into v_prepared
-        from run_command_on_workers($sql$
-            select coalesce(string_agg(gid, ','), '') from pg_prepared_xacts where gid like 'citus\_0\_%' and database = current_database()
-        $sql$) w
-        cross join lateral regexp_split_to_table(w.result, ',') gid
-        where gid <> '';
         -- Read after the prepared transactions: a session that prepared one and has not ended its transaction is still active.
         select array_agg(gid) into v_interrupted
-        from unnest(v_prepared) gid
-        where not exists (
+        from unnest(v_replies) reply (gids)
+        cross join lateral regexp_split_to_table(reply.gids, ',') gid
+        where gid <> '' and not exists (
             select from get_all_active_transactions() a
             where gid like 'citus\_0\_' || a.process_id || '\_' || a.transaction_number || '\_%'
         ) and (round = 1 or gid = any (v_interrupted));
-        exit when v_interrupted is null;
+        if v_interrupted is null then
+            return round > 1;
+        end if;
+        if round = 1 then
+            perform recover_prepared_transactions();
+        end if;
     end loop;
-    if v_interrupted is not null then
-        raise exception 'interrupted commits are not complete: %', v_interrupted using errcode = '57P03';
-    end if;
+    raise exception 'interrupted commits are not complete: %', v_interrupted using errcode = '57P03';
 end
 $$;
 
--- Only a superuser may complete the commits of others.
+-- Only a superuser may complete the commits of others. The functions of the owner of the ledger call this one.
 do $$
+declare
+    v_owner regrole := (select nspowner from pg_namespace where nspname = 'ledger');
 begin
-    execute format('alter function ledger.complete_commits() owner to %I', current_user);
+    execute format('alter function ledger.complete_commits owner to %I', current_user);
+    execute format('grant execute on function ledger.complete_commits to %s', v_owner);
 end
 $$;
 
-create or replace function ledger.late_keys(p_keys uuid[])
+create or replace function ledger.late_keys(p_books int[], p_keys uuid[])
 returns table (key_hash uuid, content_hash uuid, first_seq bigint, last_seq bigint)
 language plpgsql security definer
 set search_path = ledger, pg_catalog, pg_temp
@@ -157,6 +180,7 @@ declare
     v_key uuid;
     v_seq bigint;
 begin
+    perform complete_commits(p_books);
     -- An insert waits for a transaction that inserts the same key. One key after the other, so that this holds no key while it waits
     -- for another one.
     foreach v_key in array p_keys loop

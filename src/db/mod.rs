@@ -209,6 +209,7 @@ impl Database {
     pub async fn distribute(&self) -> anyhow::Result<()> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
         connection.lock().await?;
+        migrations::require_current(&mut connection).await?;
         migrations::distribute(&mut connection).await?;
         connection.unlock().await?;
         connection.close().await?;

@@ -69,7 +69,7 @@ pub(super) const KEYS: &str = "
 /// writing these keys. The refusal may be based on an account that such a transaction has already changed on another
 /// server.
 pub(super) const LATE_KEYS: &str =
-    "select key_hash, content_hash, first_seq, last_seq from ledger.late_keys($1)";
+    "select key_hash, content_hash, first_seq, last_seq from ledger.late_keys($1, $2)";
 
 /// Reads the account data that the rules for postings need: currency, balance, held balance and state. Each account
 /// takes two index probes for the balance, two for the held balance, and one for the state. `offset 0` has the same
@@ -122,8 +122,9 @@ pub(super) const BACKEND: &str = "
 pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
-/// On a Citus cluster, completes the two-phase commits that a failure interrupted; fails if it cannot complete them.
-pub(super) const COMPLETE_COMMITS: &str = "select ledger.complete_commits()";
+/// On a Citus cluster, completes the commits to these books that a failure interrupted, and returns whether it has found
+/// any; fails if it cannot complete them.
+pub(super) const COMPLETE_COMMITS: &str = "select ledger.complete_commits($1)";
 
 /// Tries to become the leader of a book (the process that writes its postings): takes the book's leader lock, unless
 /// another session holds it. A session keeps the lock until the session ends. The constant number distinguishes the
@@ -256,7 +257,8 @@ pub(super) async fn find_key(
     key_hash: Uuid,
 ) -> sqlx::Result<Option<(Uuid, i64, i64)>> {
     let row = sqlx::query!(
-        "select content_hash, first_seq, last_seq from ledger.posting where book = 1 and key_hash = $1",
+        r#"select content_hash as "content_hash!", first_seq as "first_seq!", last_seq as "last_seq!"
+        from ledger.late_keys('{}', array[$1]::uuid[])"#,
         key_hash,
     )
     .fetch_optional(db)

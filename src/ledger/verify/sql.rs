@@ -257,6 +257,7 @@ pub(super) async fn wait_for_postings(db: &mut PgConnection) -> sqlx::Result<()>
     )
     .fetch_one(&mut *db)
     .await?;
-    sqlx::query!("select ledger.complete_commits()").execute(db).await?;
+    let complete = "select ledger.complete_commits(array(select book from ledger.book))";
+    sqlx::query(complete).execute(db).await?;
     Ok(())
 }

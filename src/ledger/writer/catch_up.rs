@@ -16,9 +16,10 @@ use crate::ledger::money::Minor;
 use crate::ledger::transfer::TransferKind;
 
 impl Writer {
-    pub(super) fn finish_catch_up(&mut self, after: i64, lock: bool, mut replies: Replies) {
-        let rows = match replies.pop().expect("there is a reply to each statement") {
-            Ok(rows) => rows,
+    pub(super) fn finish_catch_up(&mut self, after: i64, lock: bool, replies: Replies) {
+        let rows: Result<Vec<_>, Error> = replies.into_iter().collect();
+        let rows = match rows.map(|mut replies| replies.pop()) {
+            Ok(rows) => rows.expect("there is a reply to each statement"),
             Err(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),

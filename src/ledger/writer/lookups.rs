@@ -25,6 +25,11 @@ impl Writer {
                     error.message = %ErrorDetail(&error),
                     "the ledger's writer could not read accounts and idempotency keys; the waiting clients get an error and may retry"
                 );
+                if self.mode == WriterMode::HoldsLock {
+                    // The error has aborted the transaction that holds the lock.
+                    self.pipeline.release_lock();
+                    self.mode = WriterMode::Behind;
+                }
                 for item in lookup.into_items() {
                     self.finish(item, Err(PostError::Unavailable));
                 }

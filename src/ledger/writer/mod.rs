@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use self::batch::BookHead;
 use self::cache::AccountCache;
 use self::idempotency::RecentKeys;
-use self::pipeline::{Pipeline, read_books, read_head};
+use self::pipeline::{Backend, Pipeline, read_books, read_head};
 use super::LedgerOptions;
 use super::companion::CompanionKind;
 use super::connect::StartError;
@@ -143,9 +143,11 @@ pub(super) struct Writer {
     /// Postings that the writer has taken from the queue and not yet sent to the database.
     intake: VecDeque<QueuedPosting>,
     decision: Decision,
-    /// Whether it is certain that the server processes of all earlier connections have ended, and can no longer commit
-    /// a batch.
-    are_old_backends_gone: bool,
+    /// Server processes of earlier connections that may still commit a batch, because it is not certain that they have
+    /// ended.
+    old_backends: Vec<Backend>,
+    /// Number of connections that the writer has tried to open since the shutdown began.
+    connects_in_shutdown: u32,
     metrics: Arc<Metrics>,
     admission: Admission,
 }
@@ -169,7 +171,7 @@ impl Writer {
         let LedgerOptions { database, settings, rules, companions, failpoints, metrics, .. } =
             options;
 
-        let (mut pipeline, _) = Pipeline::open(&database, &companions, None).await?;
+        let mut pipeline = Pipeline::open(&database, &companions, book, &mut Vec::new()).await?;
         let client = pipeline.shared_client();
         if !settings.allow_unsafe_server
             && let Some(unsafe_settings) =
@@ -200,7 +202,8 @@ impl Writer {
             keys: RecentKeys::default(),
             intake: VecDeque::new(),
             decision: Decision::default(),
-            are_old_backends_gone: true,
+            old_backends: Vec::new(),
+            connects_in_shutdown: 0,
             metrics,
             admission,
         })

@@ -95,6 +95,7 @@ struct Statements {
     late_keys: Statement,
     accounts: Statement,
     catch_up: Statement,
+    complete_commits: Statement,
     /// Statements that write rows of other modules (companions), in the order in which the kinds of companions were
     /// registered.
     companions: Vec<(&'static CompanionKind, Statement)>,
@@ -115,23 +116,22 @@ pub(super) struct Pipeline {
 pub(super) struct ConnectionLost;
 
 impl Pipeline {
-    /// Opens a connection, and uses it to terminate the server process (backend) of the previous connection. Returns
-    /// the pipeline, and whether it is certain that the old backend has ended.
+    /// Opens a connection. Uses it to terminate the server processes (backends) of earlier connections, and to complete
+    /// commits to the book that a failure interrupted. Leaves in `old_backends` those that may still run.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],
-        previous: Option<Backend>,
-    ) -> Result<(Self, bool), Error> {
-        let (client, mut driver, (backend, is_previous_gone)) = connect(database, async |client| {
-            let is_previous_gone = match previous {
-                Some(previous) => terminate_backend(client, previous).await?,
-                None => true,
-            };
-            Ok((Backend::read(client).await?, is_previous_gone))
+        book: i32,
+        old_backends: &mut Vec<Backend>,
+    ) -> Result<Self, Error> {
+        let (client, mut driver, backend) = connect(database, async |client| {
+            terminate_backends(client, old_backends).await?;
+            client.query(sql::COMPLETE_COMMITS, &[&[book].as_slice()]).await?;
+            Backend::read(client).await
         })
         .await?;
         let statements = drive(&mut driver, Statements::prepare(&client, companions)).await?;
-        let pipeline = Self {
+        Ok(Self {
             client: Arc::new(client),
             driver,
             statements,
@@ -139,8 +139,7 @@ impl Pipeline {
             sent: VecDeque::new(),
             throttle: NotifyThrottle::default(),
             is_closed: false,
-        };
-        Ok((pipeline, is_previous_gone))
+        })
     }
 
     pub(super) fn shared_client(&self) -> Arc<Client> {
@@ -233,17 +232,23 @@ impl Pipeline {
     pub(super) fn send_lookup(&mut self, book: i32, lookup: Lookup) {
         let accounts: Vec<i64> = lookup.accounts.iter().map(|account| account.0).collect();
         let statements = &self.statements;
-        let keys = if lookup.refused.is_empty() { &statements.keys } else { &statements.late_keys };
+        let keys = if lookup.refused.is_empty() {
+            self.request(&statements.keys, vec![Box::new(lookup.keys())])
+        } else {
+            let params: Params = vec![Box::new(vec![book]), Box::new(lookup.keys())];
+            self.request(&statements.late_keys, params)
+        };
         let requests = vec![
             self.request(&statements.accounts, vec![Box::new(book), Box::new(accounts)]),
-            self.request(keys, vec![Box::new(lookup.keys())]),
+            keys,
             self.request(&statements.head, vec![Box::new(book)]),
         ];
         self.push(InFlightRequest::Lookup(lookup), requests);
     }
 
     pub(super) fn send_catch_up(&mut self, book: i32, after: i64, rows_max: i64, lock: bool) {
-        let mut requests = Vec::new();
+        let complete = &self.statements.complete_commits;
+        let mut requests = vec![self.request(complete, vec![Box::new(vec![book])])];
         if lock {
             requests.push(self.request(&self.statements.begin, Vec::new()));
         }
@@ -348,31 +353,32 @@ pub(super) fn companion_rows<'a>(
     if count == 0 { None } else { Some((count, rows)) }
 }
 
-/// Terminates a process of the database server, and completes the commits that this may have interrupted. Returns
-/// whether it is certain that the process has ended.
-pub(super) async fn terminate_backend(client: &Client, backend: Backend) -> Result<bool, Error> {
-    let is_gone = try_to_terminate(client, backend).await?;
-    client.query(sql::COMPLETE_COMMITS, &[]).await?;
-    Ok(is_gone)
-}
-
-async fn try_to_terminate(client: &Client, backend: Backend) -> Result<bool, Error> {
+/// Terminates processes of the database server. Removes from the list the processes that have certainly ended.
+pub(super) async fn terminate_backends(
+    client: &Client,
+    backends: &mut Vec<Backend>,
+) -> Result<(), Error> {
     const ATTEMPTS_MAX: u32 = 20;
     /// Delay between two attempts, which gives the backend time to end.
     const ATTEMPT_DELAY: Duration = Duration::from_millis(25);
 
     for _ in 0..ATTEMPTS_MAX {
-        match client.query_opt(sql::TERMINATE_BACKEND, &[&backend.pid, &backend.start]).await {
-            Ok(None) => return Ok(true),
-            Ok(Some(_)) => tokio::time::sleep(ATTEMPT_DELAY).await,
-            // The backend may belong to a role whose backends this user may not terminate.
-            Err(error) if error.as_db_error().is_some() && !is_outcome_unknown(&error) => {
-                return Ok(false);
+        let mut running = Vec::new();
+        for backend in backends.iter() {
+            match client.query_opt(sql::TERMINATE_BACKEND, &[&backend.pid, &backend.start]).await {
+                Ok(None) => {}
+                Err(error) if is_outcome_unknown(&error) => return Err(error),
+                // An error: the backend may belong to a role whose backends this user may not terminate.
+                Ok(Some(_)) | Err(_) => running.push(*backend),
             }
-            Err(error) => return Err(error),
         }
+        *backends = running;
+        if backends.is_empty() {
+            break;
+        }
+        tokio::time::sleep(ATTEMPT_DELAY).await;
     }
-    Ok(false)
+    Ok(())
 }
 
 impl Statements {
@@ -392,6 +398,7 @@ impl Statements {
             late_keys: client.prepare(sql::LATE_KEYS).await?,
             accounts: client.prepare(sql::ACCOUNTS).await?,
             catch_up: client.prepare(sql::CATCH_UP).await?,
+            complete_commits: client.prepare(sql::COMPLETE_COMMITS).await?,
             companions,
         })
     }

@@ -55,6 +55,7 @@ impl Writer {
         if self.mode != WriterMode::Free {
             self.mode = WriterMode::Behind;
         }
+        self.old_backends.push(self.pipeline.backend);
         self.metrics.wallet_ledger_reconnects_total.increment(1);
         self.hit_failpoint(WriterStage::BeforeReconnect).await?;
         if let Err(stop) = self.open_pipeline(token).await {
@@ -79,14 +80,19 @@ impl Writer {
     /// unsent postings get the error that the ledger is unavailable.
     async fn open_pipeline(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
         let mut backoff = BACKOFF_MIN;
-        let mut attempts_in_shutdown = 0;
         loop {
-            let backend = Some(self.pipeline.backend);
-            let opening = Pipeline::open(&self.database, &self.companions, backend);
+            // A batch whose outcome stays unknown makes the writer reconnect again and again.
+            if token.is_cancelled() {
+                self.connects_in_shutdown += 1;
+                if self.connects_in_shutdown > SHUTDOWN_ATTEMPTS_MAX {
+                    return Err(WriterStop::GaveUp);
+                }
+            }
+            let opening =
+                Pipeline::open(&self.database, &self.companions, self.book, &mut self.old_backends);
             match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
-                Ok(Ok((pipeline, is_old_backend_gone))) => {
+                Ok(Ok(pipeline)) => {
                     self.pipeline = pipeline;
-                    self.are_old_backends_gone = is_old_backend_gone;
                     tracing::info!(seq = self.head.seq, "the ledger's writer has reconnected");
                     return Ok(());
                 }
@@ -99,12 +105,6 @@ impl Writer {
                 Err(_) => tracing::warn!(
                     "the database did not accept a connection within {CONNECT_TIMEOUT:?}; the ledger's writer retries in {backoff:?}"
                 ),
-            }
-            if token.is_cancelled() {
-                attempts_in_shutdown += 1;
-                if attempts_in_shutdown >= SHUTDOWN_ATTEMPTS_MAX {
-                    return Err(WriterStop::GaveUp);
-                }
             }
             self.fail_unsent();
             tokio::time::sleep(backoff).await;

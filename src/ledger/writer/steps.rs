@@ -184,13 +184,14 @@ impl Writer {
         token: &CancellationToken,
     ) -> Result<(), WriterStop> {
         let verdict = BatchVerdict::from_replies(&batch, layout, replies);
-        self.metrics.wallet_ledger_batches_total.with([verdict.name()]).increment(1);
-        batch.span.record("outcome", verdict.name());
         let is_unsettled = match verdict {
             BatchVerdict::Sealed(_) | BatchVerdict::Stale => false,
             BatchVerdict::Unsettled(_) => true,
-            _ => batch.resent && !self.are_old_backends_gone,
+            _ => batch.resent && !self.old_backends.is_empty(),
         };
+        let outcome = if is_unsettled { "unsettled" } else { verdict.name() };
+        self.metrics.wallet_ledger_batches_total.with([outcome]).increment(1);
+        batch.span.record("outcome", outcome);
         if is_unsettled {
             // An earlier attempt may still commit: no posting may be reported as not written.
             tracing::warn!(

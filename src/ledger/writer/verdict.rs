@@ -149,8 +149,10 @@ fn is_key_taken(error: &DbError) -> bool {
 fn is_transient(code: &str) -> bool {
     const CLASSES: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
     const READ_ONLY: &str = "25006";
+    // An earlier request in the transaction that holds the book's lock has failed.
+    const ABORTED_TRANSACTION: &str = "25P02";
     // A statement that is malformed, although it has the class of broken connections.
     const PROTOCOL_VIOLATION: &str = "08P01";
-    code == READ_ONLY
+    matches!(code, READ_ONLY | ABORTED_TRANSACTION)
         || code != PROTOCOL_VIOLATION && CLASSES.iter().any(|class| code.starts_with(class))
 }

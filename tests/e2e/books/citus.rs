@@ -46,38 +46,52 @@ async fn book_of_another_worker(database: &Database, count: i32) -> i32 {
     .unwrap()
 }
 
-/// The table on a worker that stores the idempotency keys.
-struct KeyTable {
+/// The tables of a book on its worker.
+struct Shards {
     worker: PgConnection,
-    name: String,
+    tables: Vec<(String, String)>,
     /// The number by which Citus knows the worker.
     group: i32,
 }
 
-impl KeyTable {
-    async fn open(database: &Database) -> Self {
-        let (host, group, shard): (String, i32, i64) = sqlx::query_as(
-            "select p.nodename, n.groupid, p.shardid
-            from pg_dist_shard_placement p
-            join pg_dist_node n using (nodename, nodeport)
-            where p.shardid = get_shard_id_for_distribution_column('ledger.posting', 1)",
+impl Shards {
+    async fn open(database: &Database, book: i32) -> Self {
+        let places: Vec<(String, String, i32, i64)> = sqlx::query_as(
+            "select t.name, p.nodename, n.groupid, p.shardid
+            from unnest(array['posting', 'seal', 'transfer']) t (name)
+            join pg_dist_shard_placement p
+                on p.shardid = get_shard_id_for_distribution_column(format('ledger.%I', t.name), $1)
+            join pg_dist_node n using (nodename, nodeport)",
         )
-        .fetch_one(&mut database.connect().await)
+        .bind(book)
+        .fetch_all(&mut database.connect().await)
         .await
         .unwrap();
-        let worker = database.connect_to_worker(&host).await;
-        Self { worker, name: format!("ledger.posting_{shard}"), group }
+        let (_, host, group, _) = &places[0];
+        let worker = database.connect_to_worker(host).await;
+        let tables = places
+            .iter()
+            .map(|(name, _, _, shard)| (format!("{{{name}}}"), format!("ledger.{name}_{shard}")));
+        let mut shards = Self { tables: tables.collect(), worker, group: *group };
+        // The triggers refuse changes of the ledger.
+        for table in ["{posting}", "{seal}", "{transfer}"] {
+            shards.execute(&format!("alter table {table} disable trigger all")).await;
+        }
+        shards
     }
 
     async fn execute(&mut self, statement: &str) {
-        let statement = statement.replace("{keys}", &self.name);
+        let mut statement = statement.to_owned();
+        for (name, table) in &self.tables {
+            statement = statement.replace(name, table);
+        }
         self.worker.execute(AssertSqlSafe(statement)).await.unwrap();
     }
 
-    /// Runs an insert as part of a transaction whose coordinator fails before it ends the transaction on the worker.
-    async fn interrupt(&mut self, insert: &str, transaction: u32) {
+    /// Runs inserts as part of a transaction whose coordinator fails before it ends the transaction on the worker.
+    async fn interrupt(&mut self, inserts: &str, transaction: u32) {
         let prepare = format!("prepare transaction 'citus_0_1_{transaction}_1'");
-        self.execute(&format!("begin; {insert}; {prepare}")).await;
+        self.execute(&format!("begin; {inserts}; {prepare}")).await;
     }
 
     /// Records at the coordinator that it has committed an interrupted transaction.
@@ -88,6 +102,28 @@ impl KeyTable {
         );
         database.execute(&record).await;
     }
+
+    /// Makes the commit of all idempotency keys look interrupted.
+    async fn interrupt_keys(&mut self, database: &Database, transaction: u32) {
+        self.execute("create table saved as select * from {posting}; delete from {posting}").await;
+        self.interrupt("insert into {posting} select * from saved", transaction).await;
+        self.record_commit(database, transaction).await;
+    }
+
+    /// Makes the commit of the last batch look interrupted.
+    async fn interrupt_last_batch(&mut self, database: &Database, book: i32, transaction: u32) {
+        let last = "seq > (select max(prev_seq) from saved_seal)";
+        self.execute(&format!(
+            "create table saved_seal as select * from {{seal}} where book = {book} order by seq desc limit 1;
+            create table saved as select * from {{transfer}} where book = {book} and {last};
+            delete from {{transfer}} where book = {book} and {last};
+            delete from {{seal}} where book = {book} and {last}"
+        ))
+        .await;
+        let inserts = "insert into {seal} select * from saved_seal; insert into {transfer} select * from saved";
+        self.interrupt(inserts, transaction).await;
+        self.record_commit(database, transaction).await;
+    }
 }
 
 #[tokio::test]
@@ -96,15 +132,15 @@ async fn interrupted_commits_are_completed_and_other_interrupted_transactions_ro
         return;
     }
     let database = books(2).await;
-    let mut keys = KeyTable::open(&database).await;
+    let mut shards = Shards::open(&database, 1).await;
     for n in [901, 902] {
         let id = Uuid::from_u128(n);
-        let insert = format!("insert into {{keys}} values ({n}, {n}, '{id}', '{id}', 1)");
-        keys.interrupt(&insert, u32::try_from(n).unwrap()).await;
+        let insert = format!("insert into {{posting}} values ({n}, {n}, '{id}', '{id}', 1)");
+        shards.interrupt(&insert, u32::try_from(n).unwrap()).await;
     }
-    keys.record_commit(&database, 901).await;
+    shards.record_commit(&database, 901).await;
 
-    database.execute("select ledger.complete_commits()").await;
+    database.execute("select ledger.complete_commits(array[1])").await;
 
     let mut db = database.connect().await;
     let stored: Vec<i64> = sqlx::query_scalar("select first_seq from ledger.posting")
@@ -113,9 +149,9 @@ async fn interrupted_commits_are_completed_and_other_interrupted_transactions_ro
         .unwrap();
     assert_eq!(stored, [901]);
     let open = "select count(*) from pg_prepared_xacts where database = current_database()";
-    let open: i64 = sqlx::query_scalar(open).fetch_one(&mut keys.worker).await.unwrap();
+    let open: i64 = sqlx::query_scalar(open).fetch_one(&mut shards.worker).await.unwrap();
     assert_eq!(open, 0);
-    drop((db, keys));
+    drop((db, shards));
     database.drop().await;
 }
 
@@ -133,12 +169,8 @@ async fn a_posting_is_not_refused_while_the_commit_of_its_key_is_open() {
     let first = process.ledger.post(payout()).await.unwrap();
     process.stop().await;
 
-    let mut keys = KeyTable::open(&database).await;
-    keys.execute("create table saved as select * from {keys}").await;
-    keys.execute("alter table {keys} disable trigger all; delete from {keys}").await;
-    keys.execute("alter table {keys} enable trigger all").await;
-    keys.interrupt("insert into {keys} select * from saved", 903).await;
-    keys.record_commit(&database, 903).await;
+    let mut shards = Shards::open(&database, 1).await;
+    shards.interrupt_keys(&database, 903).await;
     // This process has not seen the first posting, so it finds that the money does not suffice.
     let process = Process::start(&database, 2).await;
     let again = process.ledger.post(payout()).await.unwrap();
@@ -146,7 +178,67 @@ async fn a_posting_is_not_refused_while_the_commit_of_its_key_is_open() {
     assert!(again.replayed);
     assert_eq!(again.first_seq, first.first_seq);
     process.stop().await;
-    drop(keys);
+    drop(shards);
+    assert_verified(&database).await;
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_key_is_found_while_its_commit_is_open() {
+    if is_skipped() {
+        return;
+    }
+    let database = books(2).await;
+    let process = Process::start(&database, 2).await;
+    let payee = customer(1, 1);
+    process.open(&[payee]).await;
+    let deposit = keyed(1, 7, pay(TransferKind::Deposit, world(), payee, 10));
+    let key = deposit.key.unwrap();
+    let first = process.ledger.post(deposit).await.unwrap();
+
+    let mut shards = Shards::open(&database, 1).await;
+    shards.interrupt_keys(&database, 904).await;
+    let found = process.ledger.find(key).await.unwrap();
+
+    assert_eq!(found.map(|posted| posted.first_seq), Some(first.first_seq));
+    process.stop().await;
+    drop(shards);
+    assert_verified(&database).await;
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn money_whose_commit_is_open_can_be_spent() {
+    if is_skipped() {
+        return;
+    }
+    let database = books(8).await;
+    let other = book_of_another_worker(&database, 8).await;
+    let (payee, saver) = (customer(1, 1), customer(other, 1));
+    let process = Process::start(&database, 8).await;
+    process.open(&[payee, saver]).await;
+    process.deposit(saver, 10).await;
+    let mut shards = Shards::open(&database, other).await;
+
+    // The writer for several books reads the accounts from the database.
+    shards.interrupt_last_batch(&database, other, 905).await;
+    process
+        .ledger
+        .post(Posting { key: None, ..keyed(1, 7, transfer(saver, payee, 10)) })
+        .await
+        .unwrap();
+    process.post(pay(TransferKind::Deposit, world(), saver, 20)).await.unwrap();
+    process.stop().await;
+    // A new process knows no account.
+    shards.execute("drop table saved, saved_seal").await;
+    shards.interrupt_last_batch(&database, other, 906).await;
+    let process = Process::start(&database, 8).await;
+    process.post(pay(TransferKind::Withdrawal, saver, world(), 20)).await.unwrap();
+
+    process.stop().await;
+    drop(shards);
+    assert_eq!(balance(&database, payee).await, 10);
+    assert_eq!(balance(&database, saver).await, 0);
     assert_verified(&database).await;
     database.drop().await;
 }

@@ -8,6 +8,7 @@ use tokio::sync::Barrier;
 use super::proxy::Proxy;
 use super::*;
 use crate::harness::eventually;
+use crate::harness::program::signal;
 
 /// A URL with a user that may not terminate backends, so the writer cannot know that an earlier attempt is over.
 async fn unprivileged_url(database: &Database, url: &str) -> String {
@@ -40,21 +41,24 @@ async fn begin_rival_seal(db: &mut PgConnection) -> sqlx::Transaction<'_, sqlx::
     tx
 }
 
-/// Waits until this many backends wait for a lock of another transaction.
-async fn wait_for_blocked_backends(database: &Database, count: i64) {
+/// Waits until this many backends wait for a lock of another transaction. Returns them, the oldest first.
+async fn wait_for_blocked_backends(database: &Database, count: usize) -> Vec<i32> {
     let mut db = database.connect().await;
+    let mut blocked = Vec::new();
     eventually("the attempts are blocked", async || {
-        let blocked: i64 = sqlx::query_scalar(
-            "select count(*) from pg_stat_activity
-             where datname = current_database() and wait_event_type = 'Lock'",
+        blocked = sqlx::query_scalar(
+            "select pid from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock'
+             order by backend_start",
         )
-        .fetch_one(&mut db)
+        .fetch_all(&mut db)
         .await
         .unwrap();
-        blocked == count
+        blocked.len() == count
     })
     .await;
     db.close().await.unwrap();
+    blocked
 }
 
 #[tokio::test]
@@ -110,6 +114,65 @@ async fn of_two_blocked_attempts_one_commits() {
         assert_eq!(book(&database).await.balance(ACCOUNT.0), 1);
         database.drop().await;
     }
+}
+
+/// A process that is stopped, and continues when this value is dropped.
+struct StoppedProcess(u32);
+
+impl StoppedProcess {
+    fn new(process: i32) -> Self {
+        let process = u32::try_from(process).unwrap();
+        signal(process, "STOP");
+        Self(process)
+    }
+}
+
+impl Drop for StoppedProcess {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_second_attempt_says_nothing_about_the_first() {
+    let database = Database::create().await;
+    let proxy = Proxy::start(&database);
+    let writer = Setup { url: proxy.url(), ..Setup::new(&database) }.start().await;
+    writer.open().await;
+    let mut rival = database.connect().await;
+    let tx = begin_rival_seal(&mut rival).await;
+
+    let settling = async {
+        // A stopped backend cannot be terminated, and commits if it has its locks when it continues.
+        let first = StoppedProcess::new(wait_for_blocked_backends(&database, 1).await[0]);
+        proxy.cut();
+        let second = wait_for_blocked_backends(&database, 2).await[1];
+        database.execute(&format!("select pg_terminate_backend({second})")).await;
+        let third = wait_for_other_attempt(&database, second).await;
+        // An ordinary error, after which nothing would be written if this were the only attempt.
+        database.execute(&format!("select pg_cancel_backend({third})")).await;
+        wait_for_other_attempt(&database, third).await;
+        drop(first);
+        tx.rollback().await.unwrap();
+    };
+    let (posted, ()) = tokio::join!(writer.ledger.post(deposit(1)), settling);
+
+    assert_eq!(posted.unwrap().first_seq, 2);
+    assert!(writer.metric(r#"wallet_ledger_batches_total{outcome="unsettled"}"#) > 0.0);
+    writer.stop().await;
+    assert_eq!(book(&database).await.balance(ACCOUNT.0), 1);
+    database.drop().await;
+}
+
+/// Waits until a newer attempt than that of the backend `previous` is blocked, besides the first one. Returns its backend.
+async fn wait_for_other_attempt(database: &Database, previous: i32) -> i32 {
+    let mut newest = previous;
+    eventually("a newer attempt is blocked", async || {
+        newest = wait_for_blocked_backends(database, 2).await[1];
+        newest != previous
+    })
+    .await;
+    newest
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::ledger::writer::columns::PostColumns;
 use crate::ledger::writer::idempotency::StoredKey;
 use crate::ledger::writer::lookups::{parse_account, parse_key};
 use crate::ledger::writer::pipeline::{
-    Backend, is_outcome_unknown, next_seal, parse_head, sealed_at, terminate_backend,
+    Backend, is_outcome_unknown, next_seal, parse_head, sealed_at, terminate_backends,
 };
 
 type Replies = Vec<Result<Vec<Row>, Error>>;
@@ -88,9 +88,7 @@ impl CrossBookConnection {
         previous: Option<Backend>,
     ) -> Result<Self, Error> {
         let (client, mut driver, backend) = connect(database, async |client| {
-            if let Some(previous) = previous {
-                terminate_backend(client, previous).await?;
-            }
+            terminate_backends(client, &mut Vec::from_iter(previous)).await?;
             Backend::read(client).await
         })
         .await?;
@@ -138,14 +136,25 @@ impl CrossBookConnection {
         Ok(locked)
     }
 
-    /// Reads the postings of these idempotency keys again, after the transactions that write them have ended.
+    /// Reads the postings of these idempotency keys again, after the transactions that write them have ended. Returns
+    /// `None` if the books have changed since they were locked, because an interrupted commit was completed.
     pub(super) async fn late_keys(
         &mut self,
+        books: Vec<i32>,
         keys: Vec<Uuid>,
-    ) -> Result<HashMap<Uuid, StoredKey>, Failure> {
-        let find = request(&self.client, &self.statements.late_keys, vec![Box::new(keys)]);
-        let rows = drive_for(self.reply_max, &mut self.driver, find).await??;
-        rows.iter().map(|row| Ok(parse_key(row)?)).collect()
+    ) -> Result<Option<HashMap<Uuid, StoredKey>>, Failure> {
+        let statements = &self.statements;
+        let no_books: Vec<i32> = Vec::new();
+        let requests = join_all([
+            request(&self.client, &statements.complete_commits, vec![Box::new(books)]),
+            request(&self.client, &statements.late_keys, vec![Box::new(no_books), Box::new(keys)]),
+        ]);
+        let replies = rows_of(drive_for(self.reply_max, &mut self.driver, requests).await?)?;
+        let [completed, keys] = replies.as_slice() else { unreachable!("there are two requests") };
+        if completed.first().is_some_and(|row| row.get(0)) {
+            return Ok(None);
+        }
+        Ok(Some(keys.iter().map(parse_key).collect::<Result<_, _>>()?))
     }
 
     /// Writes a batch to each book, and the companions (rows of other modules). Returns the time of each batch. The
@@ -207,7 +216,7 @@ impl CrossBookConnection {
         let requests = vec![
             request(&self.client, &statements.begin, Vec::new()),
             request(&self.client, &statements.lock, vec![Box::new(vec![book])]),
-            request(&self.client, &statements.complete_commits, Vec::new()),
+            request(&self.client, &statements.complete_commits, vec![Box::new(vec![book])]),
             request(&self.client, &statements.next_seal, params),
             request(&self.client, &statements.rollback, Vec::new()),
         ];

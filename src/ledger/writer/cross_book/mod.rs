@@ -181,10 +181,11 @@ impl CrossBookWriter {
         if self.hit(WriterStage::BooksLocked).await? {
             return self.reconnect(postings.into_items(), token).await;
         }
-        let refused_keys = postings.refused_keys();
-        if !refused_keys.is_empty() {
-            match self.connection.late_keys(refused_keys).await {
-                Ok(keys) => postings.replay(&keys),
+        if !postings.refused.is_empty() {
+            let books = plan.parts.iter().map(|part| part.book).collect();
+            match self.connection.late_keys(books, postings.refused_keys()).await {
+                Ok(Some(keys)) => postings.replay(&keys),
+                Ok(None) => return self.retry(postings, token).await,
                 Err(failure) => {
                     return self.settle_failure(postings.into_items(), failure, token).await;
                 }
@@ -216,6 +217,18 @@ impl CrossBookWriter {
             }
             Err(Failure::Lost) => self.settle_unknown(plan, postings, sealed_at, token).await,
             // The database has rolled back.
+            Err(failure) => self.settle_failure(postings.into_items(), failure, token).await,
+        }
+    }
+
+    /// Rolls the transaction back. Returns its postings, to be tried again.
+    async fn retry(
+        &mut self,
+        postings: Postings,
+        token: &CancellationToken,
+    ) -> Result<Vec<QueuedPosting>, WriterStop> {
+        match self.connection.roll_back().await {
+            Ok(()) => Ok(postings.into_items()),
             Err(failure) => self.settle_failure(postings.into_items(), failure, token).await,
         }
     }
