@@ -76,6 +76,41 @@ begin
 end
 $$;
 
+-- As before, but interrupted commits are completed first.
+create or replace function ledger.catch_up(p_book int, p_after bigint, p_max bigint, p_lock boolean)
+returns table (
+    head_seq bigint, head_batch uuid,
+    kind smallint[], debit bigint[], credit bigint[], debit_balance bigint[], credit_balance bigint[])
+language plpgsql security definer
+set search_path = ledger, pg_catalog, pg_temp
+as $$
+begin
+    if p_lock then
+        -- Statements of their own: the next one must see what was committed while these waited.
+        perform 1 from book where book.book = p_book for no key update;
+        perform pg_advisory_xact_lock_shared(1885434485, p_book);
+    end if;
+    -- Before anything is read: a commit that was interrupted while this waited for the lock is not visible yet.
+    perform complete_commits(array[p_book]);
+    return query
+    with head as materialized (
+        select s.seq, s.batch_id from seal s where s.book = p_book order by s.seq desc limit 1
+    )
+    select h.seq, h.batch_id, m.kind, m.debit, m.credit, m.debit_balance, m.credit_balance
+    from head h
+    cross join lateral (
+        select
+            array_agg(t.kind) as kind, array_agg(t.debit) as debit, array_agg(t.credit) as credit,
+            array_agg(t.debit_balance) as debit_balance, array_agg(t.credit_balance) as credit_balance
+        from (
+            select * from transfer t
+            where t.book = p_book and t.seq > p_after and t.seq <= h.seq and h.seq - p_after <= p_max
+            order by t.seq
+        ) t
+    ) m;
+end
+$$;
+
 -- As before.
 create or replace function ledger.position() returns text
 language plpgsql stable

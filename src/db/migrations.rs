@@ -35,9 +35,12 @@ pub async fn apply(db: &mut PgConnection) -> anyhow::Result<()> {
 /// Distributes the books of the ledger over the servers of a Citus cluster. If the books are already distributed,
 /// updates the distribution to the version of this program.
 pub async fn distribute(db: &mut PgConnection) -> anyhow::Result<()> {
-    sql::distribute(db)
-        .await
-        .context("the ledger could not be distributed; fix the cause and try again")
+    match sql::distribute(db).await {
+        Err(sqlx::Error::Database(error)) => {
+            bail!("the ledger could not be distributed: {}", error.message())
+        }
+        result => result.context("the ledger could not be distributed"),
+    }
 }
 
 /// Replaces the checksums of migrations that were applied before their correction, so that they are not reported as

@@ -95,7 +95,6 @@ struct Statements {
     late_keys: Statement,
     accounts: Statement,
     catch_up: Statement,
-    complete_commits: Statement,
     /// Statements that write rows of other modules (companions), in the order in which the kinds of companions were
     /// registered.
     companions: Vec<(&'static CompanionKind, Statement)>,
@@ -247,8 +246,7 @@ impl Pipeline {
     }
 
     pub(super) fn send_catch_up(&mut self, book: i32, after: i64, rows_max: i64, lock: bool) {
-        let complete = &self.statements.complete_commits;
-        let mut requests = vec![self.request(complete, vec![Box::new(vec![book])])];
+        let mut requests = Vec::new();
         if lock {
             requests.push(self.request(&self.statements.begin, Vec::new()));
         }
@@ -398,7 +396,6 @@ impl Statements {
             late_keys: client.prepare(sql::LATE_KEYS).await?,
             accounts: client.prepare(sql::ACCOUNTS).await?,
             catch_up: client.prepare(sql::CATCH_UP).await?,
-            complete_commits: client.prepare(sql::COMPLETE_COMMITS).await?,
             companions,
         })
     }

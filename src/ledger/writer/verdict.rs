@@ -106,7 +106,7 @@ impl BatchVerdict {
                     .map_or(Self::Faulty(error), Self::CompanionsRefused)
             }
             _ if is_key_taken(db) => Self::KeyTaken,
-            code if is_transient(code) => Self::Unavailable(error),
+            code if is_transient(code) || is_worker_lost(db) => Self::Unavailable(error),
             _ => Self::Faulty(error),
         }
     }
@@ -142,6 +142,20 @@ fn is_key_taken(error: &DbError) -> bool {
     let is_violation =
         *error.code() == SqlState::UNIQUE_VIOLATION && error.constraint() == Some(KEY_CONSTRAINT);
     is_violation || is_passed_on
+}
+
+/// Returns whether the coordinator of a Citus cluster lost its connection to the server of the book, for which it has no
+/// error code of its own. The transaction has no effect then: it would be committed in two phases, and the coordinator
+/// has not committed it.
+fn is_worker_lost(error: &DbError) -> bool {
+    const MESSAGES: [&str; 4] = [
+        "failure on connection",
+        "server closed the connection",
+        "connection to the remote node",
+        "SSL SYSCALL error",
+    ];
+    *error.code() == SqlState::INTERNAL_ERROR
+        && MESSAGES.iter().any(|message| error.message().contains(message))
 }
 
 /// Returns whether the state of the server caused the error, not the request: for example, the disk or the memory is
