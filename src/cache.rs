@@ -3,10 +3,10 @@
 //!
 //! Each entry is in the young or in the old generation. New entries go to the young generation. When the young
 //! generation holds half of the maximum number of entries, it becomes the old generation, and the entries of the
-//! previous old generation are dropped. So a map of at most `n` entries always holds the `n / 2` entries that were
-//! inserted last. The ledger writer relies on this guarantee. Caches that prefer frequently used entries lack the
-//! guarantee, because they may drop an entry right after its insertion. `docs/architecture.md`, "Decisions", compares
-//! this module with existing crates.
+//! previous old generation are dropped. So a map of at most `n` entries always holds the `n / 2` most recently inserted
+//! entries. The ledger writer relies on this guarantee. Caches that prefer frequently used entries lack the guarantee,
+//! because they may drop an entry right after its insertion. `docs/architecture.md`, "Decisions", compares this module
+//! with existing crates.
 
 use std::hash::Hash;
 use std::mem;
@@ -14,7 +14,7 @@ use std::sync::{PoisonError, RwLock};
 
 use foldhash::HashMap;
 
-/// A map that keeps at most `entries_max` entries, and always the `entries_max / 2` entries that were inserted last.
+/// A map of at most `entries_max` entries that always keeps the `entries_max / 2` most recently inserted entries.
 #[derive(Debug)]
 pub struct GenerationalMap<K, V> {
     young: HashMap<K, V>,
@@ -59,14 +59,14 @@ impl<K: Hash + Eq, V> GenerationalMap<K, V> {
     }
 }
 
-/// A [`GenerationalMap`] behind a read-write lock, for use by several threads. The cache keeps the entries that were
-/// read or inserted last, while the map alone keeps the entries that were inserted last.
+/// A [`GenerationalMap`] behind a read-write lock, for use by several threads. The cache keeps the most recently read
+/// or inserted entries; the map alone keeps the most recently inserted entries.
 #[derive(Debug)]
 pub struct Cache<K, V>(RwLock<GenerationalMap<K, V>>);
 
 impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
-    /// Creates a cache that keeps at most `entries_max` entries, and always the `entries_max / 2` entries that were
-    /// read or inserted last.
+    /// Creates a cache of at most `entries_max` entries that always keeps the `entries_max / 2` most recently read or
+    /// inserted entries.
     pub fn new(entries_max: usize) -> Self {
         Self(RwLock::new(GenerationalMap::new(entries_max)))
     }

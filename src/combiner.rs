@@ -1,4 +1,4 @@
-//! Combines concurrent calls into batches, for example calls of SQL statements that handle many rows about as quickly
+//! Combines concurrent calls into batches. Suits, for example, SQL statements that process many rows about as quickly
 //! as a single row.
 
 use std::collections::VecDeque;

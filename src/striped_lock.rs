@@ -7,8 +7,8 @@
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Number of locks (stripes). Operations on two ids that share a lock wait for each other needlessly, which is rare
-/// with so many locks.
+/// Number of locks (stripes). Operations on two ids that share a lock wait for each other unnecessarily; with this many
+/// locks, that is rare.
 const STRIPES: usize = 4_096;
 
 /// A fixed number of locks. Each id is assigned to a lock, which it shares with other ids.

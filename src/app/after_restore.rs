@@ -1,14 +1,14 @@
-//! `revwallet restored`: prepares a database that was restored to an earlier moment, before it is used.
+//! `revwallet restored`: prepares a database for use after a restore to an earlier point in time.
 //!
 //! | step | why |
 //! |---|---|
-//! | the sequences of ids (wallets, users, keys, webhooks, deliveries) skip ahead | clients and webhook receivers may know ids that were assigned after that moment: a deposit to a lost wallet must not reach another customer, and a receiver must not mistake a new delivery for a duplicate |
-//! | every session ends | the database no longer knows that a user has signed out or changed the password since that moment |
+//! | the id sequences (wallets, users, keys, webhooks, deliveries) skip ahead | clients and webhook receivers may know ids that were assigned after that point: a deposit to a lost wallet must not reach another customer, and a receiver must not mistake a new delivery for a duplicate |
+//! | every session ends | the restore has undone every sign-out and password change since that point |
 //! | the installation gets a new id | the logs distinguish the restored database from the lost database |
 //! | the audit log gets an entry | an auditor sees that there is a gap |
 //!
-//! Ids of transfers cannot be skipped, because they are positions in the ledger. The ids of transfers that the restore
-//! lost are therefore assigned to new transfers.
+//! Transfer ids cannot be skipped, because they are positions in the ledger. New transfers therefore reuse the ids of
+//! the transfers that the restore lost.
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -20,8 +20,8 @@ use crate::output::OutputArgs;
 use crate::telemetry::Metrics;
 use crate::users;
 
-/// Number of ids that each sequence skips: more than the program assigns between two backups, and few enough that the
-/// numbers of accounts, which end at 2^44, do not run out.
+/// Number of ids that each sequence skips: more than the program assigns between two backups, but few enough not to
+/// exhaust the account numbers, which end at 2^44.
 const IDS_SKIPPED: i64 = 100_000_000;
 
 /// Summary of the changes that `revwallet restored` has made to the database. The command prints it.

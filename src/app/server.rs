@@ -277,8 +277,8 @@ fn address_of(socket: &TcpListener) -> anyhow::Result<SocketAddr> {
     socket.local_addr().context("cannot read the address of the socket")
 }
 
-/// Sets the metric with the build info, and creates counters at zero. Otherwise a counter would be missing from the
-/// metrics until its first event.
+/// Sets the build info metric, and registers counters with the value zero. Otherwise a counter would be missing from
+/// the metrics until its first event.
 fn preregister(metrics: &Metrics) {
     let labels = [env!("CARGO_PKG_VERSION"), env!("REVWALLET_REVISION"), env!("REVWALLET_RUSTC")];
     metrics.wallet_build_info.with(labels).set(1.0);

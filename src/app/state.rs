@@ -171,7 +171,7 @@ impl App {
     }
 }
 
-/// Checks a credential, which is either the token of a user or an API key.
+/// Checks a credential: either a user's token or an API key.
 struct Credentials {
     users: Users,
     api_keys: ApiKeys,
@@ -246,7 +246,7 @@ fn feeds(db: &Database, wallets: &Wallets, players: &Players) -> Vec<Arc<dyn Fee
     feeds
 }
 
-/// Opens only the importer of games, for a command-line command.
+/// Opens only the game importer, for a command-line command.
 pub async fn open_game_importer(config: &Config, db: &Database) -> anyhow::Result<GameImporter> {
     let currencies = currency_store::load(db, &config.ledger.currency).await?;
     let default_currency = config.wallet.default_currency(&currencies)?;

@@ -1,7 +1,7 @@
-//! Background work, such as webhooks and the expiry of holds, for which no request waits.
+//! Background work that no request waits for, such as webhook deliveries and the expiry of holds.
 //!
-//! Any number of processes may run the background work. Each item of work is done once, by the process that claims the
-//! item first.
+//! Any number of processes may run the background work. Each work item is done once, by the process that claims it
+//! first.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(super) fn start(app: &App, config: &Config, tasks: &Tasks) {
     canary::start(&config.canary, &app.metrics, tasks);
 }
 
-/// Starts the job queue, and registers the handlers of all kinds of jobs.
+/// Starts the job queue, and registers a handler for each kind of job.
 fn start_jobs(app: &App, grace: Duration, tasks: &Tasks) {
     let registry =
         Registry::new().job::<DeliverWebhook>(DeliverWebhook::QUEUE).context(app.webhooks.clone());

@@ -17,15 +17,15 @@ const BEGIN_SNAPSHOT: &str = "begin transaction isolation level repeatable read,
 
 /// Begins, on a read replica, a transaction whose statements all see the same snapshot.
 ///
-/// The transaction locks the table of transfers before it takes the snapshot. Without the lock, a partition of the
-/// table could be replaced after the snapshot is taken, and the snapshot would lack the rows of the new partition. The
+/// The transaction locks the transfers table before it takes the snapshot. Without the lock, a partition of the table
+/// could be replaced after the snapshot is taken, and the snapshot would lack the rows of the new partition. The
 /// primary needs no lock: there, the command that archives a partition waits until older snapshots are no longer in
 /// use.
 const BEGIN_REPLICA_SNAPSHOT: &str = "begin transaction isolation level repeatable read, read only; \
     lock table only ledger.transfer in access share mode";
 
 /// A wait for a connection from the pool. Metrics count the wait and record its duration, even if the request is
-/// canceled meanwhile.
+/// canceled during the wait.
 struct PoolWait<'a> {
     metrics: &'a Metrics,
     since: Instant,
@@ -62,7 +62,8 @@ enum Held {
     Snapshot(Transaction<'static, Postgres>),
 }
 
-/// A connection from the pool. A metric records how long it is used, labeled with the name of the operation.
+/// A connection from the pool. A metric, labeled with the name of the operation, records how long the connection is
+/// used.
 pub struct DbConnection {
     held: Held,
     operation: &'static str,

@@ -8,8 +8,8 @@ use super::sql;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// Migrations that were corrected after their release, with their former checksum (SHA-384). A correction makes a
-/// migration succeed on databases on which it failed, and never changes the resulting schema.
+/// Migrations that were corrected after their release, with their former checksum (SHA-384). A correction lets a
+/// migration succeed on databases where it used to fail, and never changes the resulting schema.
 const CORRECTED: [(i64, &str); 1] = [(
     9,
     "174942f03cb3b5ee78ba0bc24bd472241dff744490e8f1177a27ec4d35a94f481172a1b459a1937b16112d706e9f40b2",

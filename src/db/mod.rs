@@ -2,8 +2,8 @@
 //!
 //! Other modules take a connection with [`Database::acquire`]. Metrics record how long an operation waits for its
 //! connection, and how long it uses the connection. An operation that reads data for a response calls
-//! [`Database::snapshot`] instead: all its statements see the same snapshot, and the response carries the position of
-//! the snapshot in the ledger ([`position`]). If the client accepts an older state, the snapshot may be from the read
+//! [`Database::snapshot`] instead: all its statements see the same snapshot, and the response carries the snapshot's
+//! position in the ledger ([`position`]). If the client accepts an older state, the snapshot may be from the read
 //! replica (`replica`).
 
 mod connection;
@@ -106,7 +106,7 @@ impl DatabaseArgs {
     }
 }
 
-/// Longest idle time of a pooled connection that is used again without a ping. After a longer idle time, a ping first
+/// Longest idle time after which a pooled connection is reused without a ping. After a longer idle time, a ping first
 /// checks that the connection is still open.
 const IDLE_WITHOUT_PING: Duration = Duration::from_secs(1);
 
@@ -244,7 +244,7 @@ impl Database {
         DbConnection::take(&self.pool, operation, SnapshotScope::Statements, &self.metrics).await
     }
 
-    /// Takes a connection whose statements all see the same snapshot, and records the position of the snapshot in the
+    /// Takes a connection whose statements all see the same snapshot, and records the snapshot's position in the
     /// ledger, which the response carries. If the client accepts an older state, the snapshot may be from the read
     /// replica.
     pub async fn snapshot(&self, operation: &'static str) -> Result<DbConnection> {

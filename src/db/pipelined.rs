@@ -42,7 +42,7 @@ impl Pipelined {
         options
     }
 
-    /// Sets `plan_cache_mode` of the connection, a setting of Postgres.
+    /// Sets the Postgres setting `plan_cache_mode` of the connection.
     pub fn set_plan_cache_mode(&mut self, mode: &str) {
         let given = self.config.get_options().unwrap_or_default();
         let options = format!("{given} -c plan_cache_mode={mode}");
@@ -76,8 +76,8 @@ impl FromStr for Pipelined {
         if !others.is_empty() {
             url.query_pairs_mut().extend_pairs(others);
         }
-        // The query encodes a space as `+`, but this driver expects `%20`. Elsewhere, such as in a password, `+` is
-        // literal.
+        // The query string encodes a space as `+`, but this driver expects `%20`. Elsewhere in the URL, for example in
+        // the password, `+` is literal.
         let query = url.query().map(|query| query.replace('+', "%20"));
         url.set_query(query.as_deref());
         let mut config: Config = url.as_str().parse().map_err(|_| {

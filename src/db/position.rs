@@ -11,7 +11,7 @@ tokio::task_local! {
     static READS: Reads;
 }
 
-/// Information about the current request's reads from the database.
+/// Information about the current request's database reads.
 #[derive(Debug)]
 struct Reads {
     /// Position of the first read of the request.
@@ -34,19 +34,19 @@ pub async fn observe<F: Future>(may_be_stale: bool, request: F) -> (F::Output, O
     (output, position)
 }
 
-/// Whether the client of the running request accepts a stale response.
+/// Whether the client of the current request accepts a stale response.
 pub fn may_be_stale() -> bool {
     READS.try_with(|reads| reads.may_be_stale).unwrap_or(false)
 }
 
-/// Whether a read replica may serve the next read of the running request. After the primary database has served a read,
+/// Whether a read replica may serve the next read of the current request. After the primary database has served a read,
 /// the replica must not serve the next read, because the data of the replica may be older than the position in the
 /// response.
 pub(super) fn may_use_replica() -> bool {
     READS.try_with(|reads| reads.may_be_stale && !reads.is_fresh.get()).unwrap_or(false)
 }
 
-/// Records that the primary database serves a read of the running request.
+/// Records that the primary database serves a read of the current request.
 pub(super) fn note_fresh() {
     // Background work never uses a replica.
     let _outside = READS.try_with(|reads| reads.is_fresh.set(true));

@@ -21,11 +21,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time that a read waits for a snapshot of the replica, before the primary serves the read.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Interval at which a check polls the replica while the replica has not yet replayed the write-ahead log of the
-/// primary up to the expected position.
+/// Interval at which a check polls the replica until the replica has replayed the write-ahead log of the primary up to
+/// the expected position.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Name of the operation under which the metrics record the queries that a check sends to the primary.
+/// Name of the operation under which metrics record a check's queries to the primary.
 const CHECK: &str = "replica.check";
 
 /// Reason that is logged if the primary lacks the last seal (the record that ends a committed batch) of the replica:
@@ -52,7 +52,7 @@ enum ReplicaState {
 impl ReplicaState {
     const ALL: [Self; 4] = [Self::Usable, Self::Behind, Self::Unavailable, Self::Unchecked];
 
-    /// Returns the metric label of reads with `?stale=ok` that arrive while the replica is in this state.
+    /// Returns the metric label for `?stale=ok` reads that arrive while the replica is in this state.
     fn outcome(self) -> &'static str {
         match self {
             Self::Usable => "replica",
@@ -188,11 +188,12 @@ impl ReadReplica {
     }
 }
 
-/// Progress of a replica in replaying the write-ahead log of the primary.
+/// Progress of a replica in replaying the primary's write-ahead log.
 struct Progress {
-    /// Moment up to which the replica is known to be complete: it has everything that the primary had written by then.
+    /// Time up to which the replica is known to be complete: it has everything that the primary had written by that
+    /// time.
     complete_at: Instant,
-    /// The position in the log of the primary that the replica is expected to reach next, and a moment at which the
+    /// The position in the log of the primary that the replica is expected to reach next, and a time by which the
     /// primary had written the log up to this position.
     next: Option<(i64, Instant)>,
 }
@@ -202,13 +203,13 @@ impl Progress {
         Self { complete_at: Instant::now(), next: None }
     }
 
-    /// Notes that the primary had written its log up to the position `written` at the moment `at`. Has no effect while
+    /// Records that the primary had written its log up to the position `written` by the time `at`. Has no effect while
     /// the replica is still expected to reach an earlier position.
     fn note_written(&mut self, written: i64, at: Instant) {
         self.next.get_or_insert((written, at));
     }
 
-    /// Notes the position up to which the replica has replayed the log. Returns whether the replica has reached the
+    /// Records the position up to which the replica has replayed the log. Returns whether the replica has reached the
     /// expected position.
     fn note_replayed(&mut self, replayed: i64) -> bool {
         let reached = self.next.take_if(|(position, _)| *position <= replayed);

@@ -28,8 +28,8 @@ pub(super) fn options(setting: &str, url: &str) -> anyhow::Result<PgConnectOptio
     })
 }
 
-/// Adds the Postgres settings that apply to the sessions of this program, except those of pipelined connections. The
-/// timeouts keep a hanging process from blocking others.
+/// Adds the Postgres settings for this program's sessions, except those of pipelined connections. The timeouts keep a
+/// process that hangs from blocking others.
 pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("revwallet").options([
         ("lock_timeout", "10s"),
@@ -79,7 +79,7 @@ fn address_of(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Explains the cause of a failed connection in a sentence that says what to do.
+/// Explains why a connection failed, in a sentence that says what to do.
 fn explain(cause: &sqlx::Error, options: &PgConnectOptions, address: &str) -> anyhow::Error {
     let user = options.get_username();
     let database = options.get_database().unwrap_or(user);

@@ -120,8 +120,7 @@ pub(super) async fn is_copy(db: &mut PgConnection, copy: &StateOfCopy) -> Result
     Ok(is_copy.fetch_one(db).await?)
 }
 
-/// Returns the name of the current user, if the role of the application exists and the user may not switch to that
-/// role.
+/// Returns the name of the current user if the application's role exists but this user may not switch to it.
 pub(super) async fn user_without_role(
     db: &mut PgConnection,
 ) -> Result<Option<String>, sqlx::Error> {
@@ -147,7 +146,7 @@ pub(crate) async fn renew_installation(db: &mut PgConnection) -> Result<Uuid> {
     Ok(id.fetch_one(db).await?)
 }
 
-/// Advances every sequence of ids by `count`, so that ids which were assigned after a backup are not assigned again.
+/// Advances every id sequence by `count`, so that ids assigned after a backup are not assigned again.
 pub(crate) async fn skip_ids(db: &mut PgConnection, count: i64) -> Result<()> {
     sqlx::query!(
         r#"

@@ -25,8 +25,8 @@ pub(super) enum Trust {
     Name,
 }
 
-/// Creates a TLS connector. `roots` is a file of trusted authorities; without it, the authorities that the operating
-/// system trusts are used.
+/// Creates a TLS connector. `roots` is a file of trusted certificate authorities; without it, the connector trusts the
+/// authorities that the operating system trusts.
 pub(super) fn connector(trust: Trust, roots: Option<&str>) -> anyhow::Result<MakeRustlsConnect> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -71,8 +71,8 @@ fn trusted_authorities(file: Option<&str>) -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// A verifier of certificates that accepts any server name, and any authority if `chain` is absent, but never an
-/// invalid signature.
+/// A certificate verifier that accepts any server name, and any authority if `chain` is `None`, but never an invalid
+/// signature.
 #[derive(Debug)]
 struct LenientVerifier {
     provider: Arc<CryptoProvider>,

@@ -28,12 +28,12 @@ pub use sql::{defer, enqueue};
 /// Database schema of the queue's tables.
 const SCHEMA: &str = "graphile_worker";
 
-/// Maximum number of jobs that this process runs at the same time. Jobs mostly wait for other systems, and hold no
-/// database connection meanwhile. A kind of job that may wait for a long time has a much lower limit of its own, as in
-/// `webhook/slots.rs`.
+/// Maximum number of jobs that this process runs at the same time. Jobs spend most of their time waiting for other
+/// systems, and hold no database connection while they wait. A kind of job that may wait for a long time has its own,
+/// much lower limit, as in `webhook/slots.rs`.
 const CONCURRENCY: usize = 256;
 
-/// Maximum number of database connections for managing the queue: one waits for notifications, the others fetch and
+/// Maximum number of database connections for managing the queue: one listens for notifications, the others fetch and
 /// finish jobs.
 const CONNECTIONS_MAX: u32 = 4;
 
@@ -47,13 +47,13 @@ const FETCH_MAX: usize = 100;
 /// is returned to the queue for other processes.
 const FETCHED_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Time for which finished jobs are collected, before a single statement deletes all of them.
+/// Time for which finished jobs accumulate before a single statement deletes them all.
 const COMPLETION_DELAY: Duration = Duration::from_millis(5);
 
 /// Time without a heartbeat after which a worker process counts as dead, and other processes run its jobs again.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Pause between two updates of the gauges that show how many jobs wait.
+/// Interval between updates of the gauges that count waiting jobs.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// First pause before the queue is restarted after a failure; it doubles with each further failure.
@@ -82,8 +82,8 @@ impl Registry {
         self
     }
 
-    /// Adds a value that the handlers of jobs need. [`run`] finds the value by its type, so there can be only one value
-    /// of each type.
+    /// Adds a value that job handlers need. [`run`] finds the value by its type, so there can be only one value of each
+    /// type.
     #[must_use]
     pub fn context<C: Clone + Send + Sync + 'static>(mut self, value: C) -> Self {
         let context = JobContext(value);
@@ -257,7 +257,7 @@ impl JobAttempt {
     pub(crate) const FIRST: Self = Self { number: 1, is_last: false };
 }
 
-/// Updates the gauges that show how many jobs of each kind wait, until the program stops.
+/// Updates the gauges that count the waiting jobs of each kind, until the program stops.
 async fn sample_depths(
     options: PgConnectOptions,
     queues: Vec<&'static str>,

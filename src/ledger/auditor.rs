@@ -25,7 +25,7 @@ const ANCHOR_INTERVAL: Duration = Duration::from_mins(1);
 const READER: ReaderOptions = ReaderOptions {
     name: "auditor",
     items_max: 1,
-    // Reading large chunks after a pause costs less than a read after each batch.
+    // Reading large chunks after a pause costs less than reading after each batch.
     pause: Duration::from_millis(500),
     pause_steps: 0,
 };
@@ -79,8 +79,8 @@ impl Source for SealedChunks {
 
 struct Auditor {
     book: i32,
-    /// The checker, which continues after the last checked batch. It is dropped when it is outdated, because another
-    /// process has checked further batches meanwhile.
+    /// The checker, which continues after the last checked batch. It is dropped when it is outdated because another
+    /// process has checked later batches.
     checker: Option<BookChecker>,
     anchor_logged_at: Option<Instant>,
     metrics: Arc<Metrics>,

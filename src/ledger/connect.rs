@@ -40,7 +40,7 @@ pub enum StartError {
     Books { found: i32, expected: i32 },
 }
 
-/// Connects, applies the session settings, and switches to the application's role if the login user may do that.
+/// Connects, applies the session settings, and switches to the application's role if the login user is permitted to.
 /// `before_role` runs before the switch, when the connection may have more permissions.
 pub(super) async fn connect<T>(
     database: &Pipelined,

@@ -11,7 +11,7 @@ pub const CODE_LEN_MAX: usize = 6;
 /// Maximum number of decimals of a currency: with 18, an `i64` still has room for nine whole units.
 pub const DECIMALS_MAX: u8 = 18;
 
-/// Currencies of ISO 4217, by their number of decimals.
+/// Codes of the ISO 4217 currencies, grouped by number of decimals.
 const ISO_0: &str = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF";
 const ISO_3: &str = "BHD IQD JOD KWD LYD OMR TND";
 const ISO_4: &str = "CLF UYW";

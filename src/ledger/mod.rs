@@ -145,7 +145,7 @@ impl Ledger {
     async fn post_untimed(&self, mut posting: Posting, span: Span) -> Result<Posted, PostError> {
         let has_key = posting.key.is_some();
         if self.leader_queue(posting.legs.len()).is_some() {
-            // If the leader does not reply, this process writes the posting, too. The shared key ensures that the
+            // If the leader does not reply, this process also writes the posting. The shared key ensures that the
             // posting takes effect only once.
             posting.key.get_or_insert_with(HashedKey::random);
         }
@@ -264,8 +264,9 @@ impl Ledger {
             let mut db = Box::pin(self.pool.acquire()).await?;
             let book = book_of(first_seq);
             let posted = sql::find_posted(&mut db, book, key.hash, first_seq, last_seq).await?;
-            // Checked after the read, because an operator may have begun to archive these transfers meanwhile. Some
-            // rows of an archived posting may remain in the book, but other data of the response may be gone.
+            // Checked after the read, because an operator may have begun to archive these transfers during the read.
+            // Some rows of an archived posting may remain in the book, but other data that the response needs may be
+            // gone.
             read::require_in_book(&mut db, first_seq).await?;
             let Some(mut posted) = posted else { return Ok(None) };
             replay::complete(&mut db, &mut posted).await?;

@@ -26,7 +26,7 @@ pub(super) async fn complete(db: &mut PgConnection, posted: &mut Posted) -> Resu
         for copy in sql::copies(db, posted.first_seq, posted.last_seq).await? {
             let index = usize::try_from(copy.home - posted.first_seq).unwrap_or(usize::MAX);
             let Some(row) = posted.rows.get_mut(index) else { continue };
-            // Checked after the read, because an operator may have begun to archive the transfer meanwhile.
+            // Checked after the read, because an operator may have begun to archive the transfer during the read.
             read::require_in_book(db, copy.seq).await?;
             if let Some(balance) = copy.debit_balance
                 && book_of_account(row.debit) == Some(copy.book)

@@ -27,9 +27,8 @@ pub(super) const COMMIT: &str = "commit";
 /// Rolls back the transaction that `BEGIN` started.
 pub(super) const ROLLBACK: &str = "rollback";
 
-/// Locks these books until the end of the transaction: waits for their batches in progress, and keeps further batches
-/// from beginning. The books must be in ascending order, so that two transactions that lock several books never
-/// deadlock.
+/// Locks these books until the end of the transaction: waits for their batches in progress, and keeps new batches from
+/// starting. The books must be in ascending order, so that two transactions that lock several books never deadlock.
 pub(super) const LOCK_BOOKS: &str =
     "select pg_advisory_xact_lock(1885434485, book) from unnest($1::int[]) book";
 
@@ -118,7 +117,7 @@ pub(super) const CATCH_UP: &str = "
 pub(super) const BACKEND: &str = "
     select pid, backend_start from pg_stat_activity where pid = pg_backend_pid()";
 
-/// Terminates the backend of a lost connection. Returns a row as long as that backend runs.
+/// Terminates the backend of a lost connection. Returns a row as long as that backend is running.
 pub(super) const TERMINATE_BACKEND: &str = "
     select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2";
 
@@ -251,7 +250,7 @@ pub(super) async fn copies(
     .await
 }
 
-/// Finds the posting of an idempotency key. Returns its content hash, first seq and last seq.
+/// Finds the posting that was written under an idempotency key. Returns its content hash, first seq and last seq.
 pub(super) async fn find_key(
     db: &mut PgConnection,
     key_hash: Uuid,

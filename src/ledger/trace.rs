@@ -1,5 +1,5 @@
-//! Trace spans of a posting and of the batch that commits it. The batch has a trace of its own, which is linked with
-//! the traces of its postings.
+//! Trace spans of a posting and of the batch that commits it. The batch has a trace of its own, which is linked to the
+//! traces of its postings.
 
 use tracing::{Span, field, info_span};
 

@@ -10,7 +10,7 @@ use super::currency::Currency;
 use super::money::Minor;
 use crate::idempotency_key::HashedKey;
 
-/// Maximum number of legs (single movements of money, or changes of state) of a posting: enough for an atomic batch of
+/// Maximum number of legs (single movements of money, or changes of state) in a posting: enough for an atomic batch of
 /// 10,000 transfers with a fee each. The number of legs is stored as a `smallint`.
 pub const POSTING_LEGS_MAX: usize = 20_000;
 
@@ -196,7 +196,7 @@ pub struct Posting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransferRow {
     pub kind: TransferKind,
-    /// Index of the leg within its transfer; `legs` is the number of legs of the transfer.
+    /// Index of the leg within its transfer; `legs` is the number of legs in the transfer.
     pub leg: i16,
     pub legs: i16,
     pub debit: AccountId,

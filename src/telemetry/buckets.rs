@@ -1,4 +1,4 @@
-//! Upper bounds of the buckets of histograms.
+//! Upper bounds of histogram buckets.
 //!
 //! No bound is a whole number, because Prometheus 3 writes the bound `1` as `1.0` in labels, and earlier versions write
 //! `1`. A query that names such a label would work with only some versions.

@@ -1,8 +1,8 @@
 //! Log layer that writes each event as a line with a flat JSON object.
 //!
 //! A line has the keys `ts`, `level`, `message`, `service`, `version`, `env` and `_target`, then the fields of the
-//! spans around the event, outermost span first, then the fields of the current request, then the fields of the event.
-//! The fields of a span are serialized once, when they are set, not for every event.
+//! spans that enclose the event, outermost span first, then the fields of the current request, then the fields of the
+//! event. The fields of a span are serialized once, when they are set, not for every event.
 
 use std::fmt::{self, Write};
 

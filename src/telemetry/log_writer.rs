@@ -1,8 +1,7 @@
-//! Writer of the log to standard output or standard error. Lines are collected in memory, and a separate thread writes
-//! them.
+//! Log writer: collects lines in memory, and a separate thread writes them to standard output or standard error.
 //!
-//! A request only copies its log line into a buffer, so a program that reads the log slowly does not delay the request.
-//! The thread writes all lines of the buffer at once. If the buffer is full, new lines are dropped and counted.
+//! A request only copies its log line into a buffer, so a slow reader of the log does not delay the request. The thread
+//! writes all lines of the buffer at once. If the buffer is full, new lines are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,10 +10,10 @@ use std::time::Duration;
 
 use metrics::Counter;
 
-/// Maximum size, in bytes, of the buffer of lines that wait to be written.
+/// Maximum size, in bytes, of the buffer of lines that are waiting to be written.
 const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Size of the buffer, in bytes, at which its lines are written without waiting for further lines.
+/// Size of the buffer, in bytes, at which its lines are written without waiting for more lines.
 const WRITE_BYTES_TYPICAL: usize = 512 * 1024;
 
 /// Handle through which the process writes its log. Writing does not block. Cheap to clone.
@@ -88,7 +87,7 @@ impl Shared {
             (buffer, _) = lingered.unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut buffer.lines, &mut lines);
             drop(buffer);
-            // If the log output is broken, there is no place left to report it.
+            // If the log output is broken, there is nowhere left to report it.
             let _broken = output.write_all(&lines).and_then(|()| output.flush());
             lines.clear();
             buffer = self.lock();
@@ -96,7 +95,7 @@ impl Shared {
     }
 }
 
-/// Guard of the log. When it is dropped, the last lines are written.
+/// Guard that, when dropped, writes the last log lines.
 pub(super) struct LogFlush {
     writer: LogWriter,
     thread: Option<JoinHandle<()>>,

@@ -65,7 +65,7 @@ pub struct MetricFamily<M, const N: usize> {
     recorder: Option<Arc<PrometheusRecorder>>,
     name: &'static str,
     labels: [&'static str; N],
-    /// Handles by label values. The values are joined with a character that does not occur in them.
+    /// Metric handles, keyed by their label values, joined with a separator that no value contains.
     series: RwLock<HashMap<Box<str>, M>>,
 }
 

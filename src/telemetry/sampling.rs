@@ -30,7 +30,7 @@ struct Shared {
 }
 
 impl SpanBudget {
-    /// Creates the counter of spans, and sets the share of sampled traces to `share_max`.
+    /// Creates the span counter, and sets the share of sampled traces to `share_max`.
     pub(super) fn new(share_max: f64, spans_max: u32, gauge: Gauge) -> Self {
         set_sample_share(share_max);
         gauge.set(share_max);
@@ -43,8 +43,8 @@ impl SpanBudget {
         self.0.spans.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Starts a task that regularly adjusts the share of sampled traces to the rate of spans, until the exporter's
-    /// runtime ends.
+    /// Starts a task that regularly adjusts the share of sampled traces to the span rate, until the exporter's runtime
+    /// ends.
     #[expect(clippy::disallowed_methods, reason = "it ends with the runtime of the exporter")]
     pub(super) fn start(self) {
         tokio::spawn(self.adjust());

@@ -9,12 +9,13 @@ use uuid::Uuid;
 /// [`set_sample_share`] is called, so no trace is sampled before that call.
 static SAMPLE_THRESHOLD: AtomicU64 = AtomicU64::new(0);
 
-/// Number of bits at the end of a trace id that are random, whichever program has generated the id. Earlier bits may
-/// contain the version of a UUID.
+/// Number of bits at the end of a trace id that are random, no matter which program generated the id. Earlier bits may
+/// contain a UUID version.
 const RANDOM_BITS: u32 = 56;
 
-/// Bytes in the middle of a trace id which show that the trace began in this program or in nginx. They make the id a
-/// UUID of version 8. A background task that knows only an id with these bytes can compute the id of the root span.
+/// Marker bytes in the middle of a trace id, which show that the trace began in this program or in nginx. They make the
+/// id a UUID of version 8. A background task that knows only an id with these bytes can compute the id of the root
+/// span.
 const MARK: [u8; 2] = [0x8e, 0xe1];
 const MARK_POSITION: usize = 6;
 

@@ -1,4 +1,4 @@
-//! Finds the server binaries of PostgreSQL on this machine.
+//! Finds the PostgreSQL server binaries on this machine.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::os_user::OsUser;
 /// Oldest major version of PostgreSQL that is supported.
 const MAJOR_MIN: u32 = 15;
 
-/// Longest time that a binary may take to print its version. Some binaries are scripts of version managers, which first
+/// Longest time that a binary may take to print its version. Some binaries are version manager scripts that first
 /// download the real binary.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(10);
 

@@ -81,7 +81,7 @@ async fn initdb(
     if !sync {
         command.arg("--no-sync");
     }
-    // `initdb` writes into a pipe. If this program is killed, the next line that `initdb` writes ends `initdb` as well.
+    // `initdb` writes to a pipe. If this program is killed, `initdb` also ends when it next writes a line.
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child =
         child.with_context(|| format!("cannot run {}/initdb", binaries.folder.display()))?;
@@ -130,7 +130,7 @@ fn remove_unfinished(home: &Path) {
 }
 
 /// Returns the settings of the private Postgres. It listens only on its Unix socket, and its commits are as durable as
-/// with the default settings of PostgreSQL.
+/// with PostgreSQL's default settings.
 pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, String)> {
     let socket_dir = socket_dir.display();
     [
@@ -142,7 +142,8 @@ pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, St
         ("cluster_name", data_dir.cluster_name()),
         ("max_connections", "100".into()),
         ("shared_buffers", "256MB".into()),
-        // Checkpoints are rare and spread over time, because each causes a burst of full pages in the write-ahead log.
+        // Checkpoints are rare and spread over time, because each checkpoint causes a burst of full-page writes to the
+        // write-ahead log.
         ("max_wal_size", "2GB".into()),
         ("checkpoint_timeout", "15min".into()),
         ("checkpoint_completion_target", "0.9".into()),
@@ -160,7 +161,7 @@ pub(super) fn settings(data_dir: &DataDir, socket_dir: &Path) -> Vec<(String, St
     .collect()
 }
 
-/// Returns the best compression of the write-ahead log that these binaries support.
+/// Returns the best write-ahead log compression method that these binaries support.
 pub(super) async fn wal_compression(data_dir: &DataDir, binaries: &Binaries) -> &'static str {
     let mut command = data_dir.os_user.command(&binaries.folder.join("postgres"));
     command.arg("-D").arg(&data_dir.cluster).args([

@@ -66,8 +66,8 @@ impl DataDir {
         Ok(find_cluster(&data_dir.join(CLUSTER))?.is_some())
     }
 
-    /// Returns sixteen hexadecimal digits that identify this cluster. They are part of names that would be too long
-    /// with the path of the cluster.
+    /// Returns sixteen hexadecimal digits that identify this cluster. Names contain them instead of the path of the
+    /// cluster, which would make the names too long.
     pub(super) fn hash(&self) -> String {
         hash(&self.home)
     }

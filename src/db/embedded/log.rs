@@ -1,5 +1,5 @@
-//! The log file of the private Postgres. Each start of Postgres rotates a log that has become large. If Postgres does
-//! not start, the error message quotes the log.
+//! The log file of the private Postgres. Each start of Postgres rotates the log if it has grown large. If Postgres
+//! fails to start, the error message quotes the log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -79,7 +79,7 @@ impl Log {
     }
 }
 
-/// Returns the last line with a fatal error; without a fatal error, the last line that is not blank.
+/// Returns the last line that contains a fatal error or, if there is none, the last line that is not blank.
 fn last_error(text: &str) -> String {
     let is_fatal = |line: &&str| ["FATAL:", "PANIC:"].iter().any(|level| line.contains(level));
     let line =

@@ -4,15 +4,15 @@
 //!
 //! | role   | at start                                                                                      | at the end    |
 //! |--------|-----------------------------------------------------------------------------------------------|---------------|
-//! | owner  | creates the cluster, takes over a Postgres that still runs, or starts one                     | stops it      |
+//! | owner  | creates the cluster, takes over a Postgres that is still running, or starts one               | stops it      |
 //! | joined | waits until the owner's Postgres accepts connections; becomes owner if the owner ends earlier | leaves it running |
 //!
 //! Every wait has a limit: `START_WAIT_MAX` for a start, `JOIN_WAIT_MAX` for the Postgres of another process, and a
 //! limit for each of the three signals that stop Postgres (in `postmaster`).
 //!
-//! A start copes with everything that an earlier process may have left: an incomplete cluster, a Postgres that still
-//! runs, sessions of a Postgres that was killed, a pid file whose process id now belongs to another process. Dropping
-//! `Embedded` (or the future of `start`) signals Postgres to stop but does not wait for its end.
+//! A start copes with everything that an earlier process may have left: an incomplete cluster, a Postgres that is still
+//! running, sessions of a Postgres that was killed, a pid file whose process id now belongs to another process.
+//! Dropping `Embedded` (or the future of `start`) signals Postgres to stop but does not wait for its end.
 
 mod binaries;
 mod cluster;
@@ -51,7 +51,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest time to wait until the Postgres of another process accepts connections.
 const JOIN_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// Time after which a start logs that it still waits for Postgres.
+/// Time after which a start logs that it is still waiting for Postgres.
 const LOG_AFTER: Duration = Duration::from_secs(2);
 
 /// Data directory and binaries of the private Postgres.
@@ -87,7 +87,7 @@ impl Embedded {
         Self::start_with(args, Vec::new()).await
     }
 
-    /// Like [`Self::start`], with additional settings of Postgres, such as `fsync = off` in tests.
+    /// Like [`Self::start`], with additional Postgres settings, such as `fsync = off` in tests.
     pub async fn start_with(
         args: &EmbeddedArgs,
         settings: Vec<(String, String)>,
@@ -184,7 +184,7 @@ impl Embedded {
         self.owner.as_ref().map_or(0, Supervisor::restarts)
     }
 
-    /// Stops Postgres and waits for the end of its last process. Does nothing if another process owns this Postgres.
+    /// Stops Postgres and waits until its last process has ended. Does nothing if another process owns this Postgres.
     pub async fn stop(&self) {
         if let Some(owner) = &self.owner {
             owner.stop().await;

@@ -20,7 +20,8 @@ pub(super) struct PidFile {
 }
 
 impl PidFile {
-    /// Reads the pid file of a cluster; `None` if the file does not exist, or if Postgres has only begun to write it.
+    /// Reads the pid file of a cluster; `None` if the file does not exist, or if it does not contain the process id
+    /// yet.
     pub(super) fn read(cluster: &Path) -> anyhow::Result<Option<Self>> {
         let path = cluster.join(NAME);
         match fs::read_to_string(&path) {
@@ -41,8 +42,9 @@ impl PidFile {
 
 /// Returns the pid file of the postmaster (the main process of Postgres) that runs this cluster.
 ///
-/// If no postmaster runs, removes the leftovers of a killed postmaster. If they remained, a new Postgres would trust a
-/// pid file whose process id now belongs to another process, and would wait forever for sessions that are still busy.
+/// If no postmaster is running, removes the leftovers of a killed postmaster. If they remained, a new Postgres would
+/// trust a pid file whose process id now belongs to another process, and would wait forever for sessions that are still
+/// busy.
 pub(super) async fn running_postmaster(
     cluster: &Path,
     cluster_name: &str,

@@ -21,8 +21,8 @@ const STOP_SIGNALS: [(Signal, Duration); 3] = [
     (Signal::SIGKILL, Duration::from_secs(5)),
 ];
 
-/// The main process of a Postgres server. Dropping it sends Postgres a signal to stop, but does not wait until Postgres
-/// has ended.
+/// The main process of a Postgres server. Dropping it signals Postgres to stop, but does not wait until Postgres has
+/// ended.
 #[derive(Debug)]
 pub(super) struct Postmaster {
     pid: i32,

@@ -15,18 +15,18 @@ use super::POLL_INTERVAL;
 /// this time are killed.
 const NOTICE_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Longest time to wait for the end of killed processes.
+/// Longest time to wait until killed processes have ended.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Kind of process to which the process id in a pid file belongs now.
+/// Kind of process to which the process id from a pid file now belongs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PidHolder {
     /// The postmaster of this cluster.
     Postmaster,
-    /// A Postgres process whose command line names no cluster. Postgres itself checks for a conflict with this process
-    /// when it starts.
+    /// A Postgres process whose command line names no cluster. At startup, Postgres itself checks for a conflict with
+    /// this process.
     UnknownPostgres,
-    /// No process has the recorded id, or an unrelated one does: ids are reused, especially after a container restarts.
+    /// No process or an unrelated process has the recorded id; ids are reused, especially after a container restarts.
     Other,
 }
 
@@ -73,7 +73,7 @@ pub(super) fn send(pid: i32, signal: Signal) {
 /// Ends the sessions of a killed postmaster, which hold the shared memory that the next postmaster needs.
 ///
 /// The process title of each session contains the name of the cluster. The caller must make sure that no postmaster of
-/// the cluster runs.
+/// the cluster is running.
 pub(super) async fn end_orphans(cluster_name: &str) {
     let started = Instant::now();
     let mut orphans = session_processes(cluster_name);

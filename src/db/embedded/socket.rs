@@ -48,7 +48,7 @@ pub(super) fn prepare(folder: &Path, os_user: &OsUser) -> anyhow::Result<()> {
         Err(cause) if cause.kind() == ErrorKind::AlreadyExists => {}
         Err(cause) => return Err(to_error(cause)),
     }
-    // A link or another user's folder would let that user impersonate the database.
+    // A symbolic link, or a folder of another user, would let another user impersonate the database.
     let metadata = folder.symlink_metadata().map_err(to_error)?;
     let owner = metadata.uid();
     // If this process is root, only root creates such folders outside of /tmp, so the folder is from an earlier

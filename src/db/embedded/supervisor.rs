@@ -24,13 +24,13 @@ use super::{LOG_AFTER, POLL_INTERVAL, binaries, cluster, process, socket};
 /// possibly from a slow disk.
 const START_WAIT_MAX: Duration = Duration::from_mins(5);
 
-/// Longest time for retries of a start that leftovers of an earlier Postgres, such as its shared memory, block.
+/// Longest time for which a start is retried while leftovers of an earlier Postgres, such as shared memory, block it.
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// Pause before a start is retried.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Interval at which the supervisor checks whether Postgres still runs.
+/// Interval at which the supervisor checks whether Postgres is still running.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Pause after the first restart of Postgres. The pause doubles with each further restart.
@@ -65,7 +65,7 @@ impl Supervisor {
         settings: Vec<(String, String)>,
     ) -> anyhow::Result<Self> {
         let log = data_dir.log();
-        // A Postgres that still runs keeps the socket that its former owner chose.
+        // A Postgres that is still running keeps the socket that its former owner chose.
         let pid_file = PidFile::read(&data_dir.cluster)?;
         let running = pid_file.filter(|pid_file| {
             process::holder_of(pid_file.pid, &data_dir.cluster) == PidHolder::Postmaster
@@ -114,7 +114,7 @@ impl Supervisor {
         }
     }
 
-    /// Stops Postgres, waits for its last process, and releases the cluster.
+    /// Stops Postgres, waits until its last process has ended, and releases the cluster.
     pub(super) async fn stop(&self) {
         let is_first = !self.stopping.is_cancelled();
         self.stopping.cancel();
@@ -134,7 +134,7 @@ impl Supervisor {
                 "the private Postgres has ended, but its leftovers could not be removed; the next start tries again: {reason:#}"
             );
         }
-        // The folder of the socket should be empty now. A folder that stays is harmless.
+        // The socket folder should be empty now. If it cannot be removed, it does no harm.
         drop(std::fs::remove_dir(&self.socket_dir));
         drop(self.lock.unlock());
     }
@@ -195,7 +195,7 @@ impl Supervisor {
                     self.log.path().display()
                 );
             }
-            // The wait counts from here. The creation of a cluster, which takes longer, has its own log message.
+            // The wait is measured from here: the creation of a cluster, which takes longer, has its own log message.
             let waiting_since = *waiting_since.get_or_insert_with(Instant::now);
             if !is_logged && LOG_AFTER < waiting_since.elapsed() {
                 is_logged = true;
@@ -276,7 +276,7 @@ impl Supervisor {
     }
 }
 
-/// Whether the cause of an error message of Postgres is temporary, so that another start can succeed.
+/// Whether the cause of a Postgres error is temporary, so that another attempt to start Postgres can succeed.
 fn is_transient(error: &str) -> bool {
     let transient = [
         "pre-existing shared memory block",

@@ -1,4 +1,5 @@
-//! The rules: compute the effect of a posting on balances and states, or refuse it. Pure functions: no clock, no I/O.
+//! The rules, which compute the effect of a posting on balances and states, or refuse the posting. Pure functions: no
+//! clock, no I/O.
 //!
 //! Each leg of a posting moves money, or changes the state of an account. The legs are applied in order, and each leg
 //! sees the effects of the legs before it: a single posting may open, fund and charge an account. A posting is accepted
@@ -11,8 +12,8 @@ use super::currency::{Currencies, Currency};
 use super::money::Minor;
 use super::transfer::{Action, Leg, METADATA_LEN_MAX, POSTING_LEGS_MAX, TransferKind, TransferRow};
 
-/// Maximum number of accounts of a posting that are looked up by linear search. A posting with more accounts uses a
-/// hash map.
+/// Maximum number of accounts in a posting for which lookups use a linear search. For a posting with more accounts,
+/// lookups use a hash map.
 const LINEAR_ACCOUNTS_MAX: usize = 16;
 
 /// Reason why a posting is refused.
@@ -47,7 +48,7 @@ pub enum Refusal {
     /// The refused transfer belongs to a posting with several transfers, none of which is written.
     #[error("transfer {}: {refusal}", .leg + 1)]
     InLeg { leg: usize, refusal: Box<Refusal> },
-    /// The posting can never be written: a bug in the calling code, not a mistake of the client.
+    /// The posting can never be written: a bug in the calling code, not a client error.
     #[error("malformed posting: {0}")]
     Malformed(&'static str),
 }
@@ -81,8 +82,8 @@ impl Refusal {
         }
     }
 
-    /// Makes the amounts of a refusal for insufficient funds refer to the whole transfer: adds to both amounts what the
-    /// earlier legs of the transfer take from the account. The last of `legs` is the refused leg.
+    /// Makes the amounts of a refusal for insufficient funds refer to the whole transfer: adds to both amounts the
+    /// total that the earlier legs of the transfer take from the account. The last of `legs` is the refused leg.
     fn for_whole_transfer(self, legs: &[Leg]) -> Self {
         let Self::InsufficientFunds { account, mut available, mut required } = self else {
             return self;
@@ -132,7 +133,7 @@ pub struct Rules {
 pub fn accounts_of(legs: &[Leg]) -> impl Iterator<Item = AccountId> {
     legs.iter()
         .flat_map(|leg| match leg.action {
-            // A hold account also needs its owner, which has the currency and a copy of the held balance.
+            // A leg on a hold account also depends on its owner, which has the currency and a copy of the held balance.
             Action::Move { debit, credit, .. } => {
                 [Some(debit), Some(credit), credit.held_for().or(debit.held_for())]
             }
@@ -190,7 +191,7 @@ fn require_well_formed(legs: &[Leg]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Stores in each row the index of the leg within its transfer, and the number of legs of the transfer.
+/// Stores in each row the index of the leg within its transfer, and the number of legs in the transfer.
 fn number_legs(legs: &[Leg], rows: &mut [TransferRow]) {
     let mut start = 0;
     while start < rows.len() {

@@ -1,7 +1,7 @@
 //! Idempotency keys of postings that were sent to the leader and have no reply.
 //!
-//! Until the leader replies, a refusal of another posting under the same key is not final: the client that repeated its
-//! request would be told that no money moves, although the leader may still write the first posting.
+//! Until the leader replies, a refusal of another posting under the same key is not final: it would tell a client that
+//! repeats its request that no money moves, although the leader may still write the first posting.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ impl Default for Doubts {
 }
 
 impl Doubts {
-    /// Remembers postings that are sent to the leader.
+    /// Remembers the keys of postings that are sent to the leader.
     pub(super) fn send(&self, keys: impl Iterator<Item = Uuid>) {
         self.has_sent.store(true, Ordering::Release);
         let mut sent = self.sent();
@@ -44,8 +44,8 @@ impl Doubts {
         }
     }
 
-    /// Forgets postings whose request has ended: the leader replied or cannot have read them, or [`Self::leave_open`]
-    /// has recorded them.
+    /// Forgets the keys of postings whose requests have ended: the leader replied or cannot have read the postings, or
+    /// [`Self::leave_open`] has recorded their keys.
     pub(super) fn settle(&self, keys: impl Iterator<Item = Uuid>) {
         let mut sent = self.sent();
         for key in keys {
@@ -58,8 +58,8 @@ impl Doubts {
         }
     }
 
-    /// Remembers a posting to which the leader did not reply. Must be called before [`Self::settle`], so that
-    /// [`Self::contain`] finds the posting's key at any time.
+    /// Remembers the key of a posting to which the leader did not reply. Must be called before [`Self::settle`], so
+    /// that [`Self::contain`] finds the key at any time.
     pub(super) fn leave_open(&self, key: Uuid) {
         self.unanswered.insert(key, ());
     }

@@ -25,7 +25,7 @@ const POSTINGS_MAX: usize = 256;
 /// have 4 KiB of metadata.
 const REQUEST_LEGS_MAX: usize = 1_024;
 
-/// Maximum number of requests that await a response. Further postings gather for the next request.
+/// Maximum number of requests that await a response. Later postings are collected for the next request.
 const REQUESTS_MAX: usize = 3;
 
 /// Longest time that new postings wait for this process's own writer to reply to all earlier postings. Only after these
@@ -199,7 +199,7 @@ impl Forwarder {
             }
             sleep(OWN_WRITER_INTERVAL).await;
         }
-        // Must happen before this process's own writer gets further postings, because these may repeat a request whose
+        // Must happen before this process's own writer gets more postings, because these may repeat a request whose
         // first posting is in `waiting`.
         for item in waiting {
             self.hand_over_unsent(item);
@@ -265,8 +265,7 @@ impl Forwarder {
         }
     }
 
-    /// Stops sending postings to the leader: this process's own writer gets the queued postings and all further
-    /// postings.
+    /// Stops sending postings to the leader: this process's own writer gets the queued postings and all later postings.
     fn give_up_following(&mut self) {
         self.hand_over_queue();
         self.set_role(Role::Alone);
@@ -282,7 +281,7 @@ impl Forwarder {
 
     /// Processes the end of the connection: hands the postings that have no reply to this process's own writer.
     fn end(&mut self, connection: Connection, end: &ConnectionEnd) {
-        // Must happen before this process's own writer gets further postings, because these may repeat a request whose
+        // Must happen before this process's own writer gets more postings, because these may repeat a request whose
         // first posting is in `connection`.
         for Sent { items, .. } in connection.sent {
             let keys: Vec<Uuid> = keys(&items).collect();

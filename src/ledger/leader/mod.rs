@@ -13,7 +13,7 @@
 //! | [`doubt`] | remembers the keys of postings that the leader may still write |
 //! | [`wire`] | converts postings and replies to messages, and back |
 //!
-//! Correctness does not depend on the leader: a process that mistakes itself for the leader merely loses the race to
+//! Correctness does not depend on the leader: a process that wrongly believes it is the leader only loses the race to
 //! write the next batch. A follower whose leader does not reply writes its postings itself. Every posting that is sent
 //! to the leader has an idempotency key, which is random if the client gave none. A posting whose outcome is unknown
 //! can therefore be written again under its key, and takes effect only once. If the second attempt is refused, the
@@ -60,8 +60,8 @@ mod proto {
     tonic::include_proto!("revwallet.internal.v1");
 }
 
-/// Maximum number of legs of a posting that is sent to the leader. Larger postings are rare and cost more to send, so
-/// the process writes them itself.
+/// Maximum number of legs in a posting that is sent to the leader. Larger postings are rare and cost more to send, so
+/// each process writes its own.
 const LEGS_MAX: usize = 256;
 
 /// Maximum number of idempotency keys that are remembered because the leader did not write their postings; the oldest
@@ -128,7 +128,7 @@ struct LeaderAddress {
 /// The queues of this process's own writers, and the limit on the number of queued legs.
 pub(super) struct OwnWriter {
     pub(super) queues: WriterQueues,
-    /// Counts the legs of all postings that have no reply yet, including the postings that wait for the leader.
+    /// Counts the legs of all postings that have no reply yet, including the postings that are waiting for the leader.
     pub(super) admission: Admission,
 }
 

@@ -22,7 +22,7 @@ use crate::secret::digest;
 pub(super) const VERSION: u32 = 2;
 
 /// Placeholders for the refusal texts of a posting's companions (rows of other modules), by index. The leader does not
-/// have the texts of the sender, so it returns the index, which the sender replaces with the text.
+/// have the sender's texts, so it returns the index, which the sender replaces with the text.
 const COMPANION_REFUSALS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
 /// The kinds of companions (rows of other modules) that this program can write, by the digest of their SQL statement.

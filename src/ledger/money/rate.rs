@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-/// A rate of 100 %, in hundredths of a percent.
+/// A rate of 100%, in hundredths of a percent.
 const WHOLE: i32 = 10_000;
 
-/// Highest rate that is accepted: 1,000 %. A tax may be higher than the net price, so its rate may exceed 100 %.
+/// Highest rate that is accepted: 1,000%. A tax may be higher than the net price, so its rate may exceed 100%.
 const RATE_MAX: i32 = 10 * WHOLE;
 
 /// A rate in hundredths of a percent.
@@ -24,7 +24,7 @@ impl Rate {
         Self(hundredths)
     }
 
-    /// Parses a rate of at most 100 %.
+    /// Parses a rate of at most 100%.
     pub fn parse_share(text: &str) -> Result<Self, String> {
         let rate: Self = text.parse().map_err(|cause: InvalidRate| cause.to_string())?;
         if rate.is_share() { Ok(rate) } else { Err("must be at most 100".to_owned()) }
@@ -67,7 +67,7 @@ impl Rate {
         share(amount, self.0, WHOLE + self.0)
     }
 
-    /// Whether the rate is at most 100 %.
+    /// Whether the rate is at most 100%.
     pub const fn is_share(self) -> bool {
         self.0 <= WHOLE
     }

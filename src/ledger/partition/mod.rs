@@ -1,4 +1,4 @@
-//! Partitions of the ledger's table of transfers, each for a range of seqs, and their archiving.
+//! Partitions of the ledger's transfers table, each for a range of seqs, and their archiving.
 //!
 //! New transfers go into the open partition. A task creates the next partition before the open partition is full. A
 //! complete partition can be archived: its table is replaced by a table with the few rows that later balances, states
@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 /// Interval at which the task checks whether the ledger needs another partition.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Interval at which `revwallet partition` checks whether the transactions that it waits for have ended.
+/// Interval at which `revwallet partition` checks whether the transactions that it is waiting for have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Maximum number of attempts to replace a partition's table while queries keep the table locked.
@@ -60,7 +60,7 @@ impl PartitionState {
     }
 }
 
-/// A partition of the ledger's table of transfers.
+/// A partition of the ledger's transfers table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Partition {
     pub first_seq: i64,
@@ -72,7 +72,7 @@ pub struct Partition {
     /// Time of the last transfer; `None` if the partition has none yet.
     #[serde(with = "time::serde::rfc3339::option")]
     pub newest: Option<OffsetDateTime>,
-    /// Table in the schema `ledger` with the transfers of the partition.
+    /// Table in the schema `ledger` that contains the transfers of the partition.
     pub table: String,
     /// Whether the table is in this database. An operator can move the table of an archived partition elsewhere.
     pub is_in_database: bool,
@@ -82,7 +82,7 @@ pub struct Partition {
 #[derive(Debug, Clone, Serialize)]
 pub struct ArchivedPartition {
     pub first_seq: i64,
-    /// Table in the schema `ledger` with the transfers of the partition.
+    /// Table in the schema `ledger` that contains the transfers of the partition.
     pub table: String,
     /// Number of transfers that stay in the ledger, because later balances depend on them.
     pub kept: i64,
@@ -175,8 +175,8 @@ pub async fn archive_next(
     Ok(Some(ArchivedPartition { first_seq, table, kept }))
 }
 
-/// Waits until every transaction that runs now has ended, so that every remaining transaction sees the data that is
-/// committed now.
+/// Waits until every transaction that is running now has ended, so that every remaining transaction sees the data that
+/// is committed now.
 async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
     let mut running = sql::running_transactions(db).await?;
     let (started, mut is_reported) = (Instant::now(), false);

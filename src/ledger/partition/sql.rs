@@ -71,7 +71,7 @@ pub(super) async fn begin_archive(db: &mut PgConnection, first: i64) -> sqlx::Re
     sqlx::query_scalar!(r#"select ledger.begin_archive($1) as "kept!""#, first).fetch_one(db).await
 }
 
-/// Replaces the table of the partition with the table of the rows that stay in the ledger.
+/// Replaces the partition's table with the table that contains only the rows that stay in the ledger.
 pub(super) async fn finish_archive(db: &mut PgConnection, first: i64) -> sqlx::Result<()> {
     sqlx::query_scalar!(r#"select 1 as "done!" from ledger.finish_archive($1)"#, first)
         .fetch_one(db)
@@ -79,7 +79,7 @@ pub(super) async fn finish_archive(db: &mut PgConnection, first: i64) -> sqlx::R
     Ok(())
 }
 
-/// The name of the table with the transfers of an archived partition.
+/// Returns the name of the table that contains the transfers of an archived partition.
 pub(super) async fn table(db: &mut PgConnection, first: i64) -> sqlx::Result<String> {
     sqlx::query_scalar!(
         r#"select archived_as as "name!" from ledger.partition where first_seq = $1"#,
@@ -89,7 +89,7 @@ pub(super) async fn table(db: &mut PgConnection, first: i64) -> sqlx::Result<Str
     .await
 }
 
-/// The other transactions that run in this database.
+/// Returns the other transactions that are running in this database.
 pub(super) async fn running_transactions(db: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"

@@ -75,7 +75,7 @@ pub struct HistoryRange {
     pub limit: i64,
 }
 
-/// A stored row of the table of transfers: one leg of a transfer.
+/// A stored row of the transfers table: one leg of a transfer.
 #[derive(Debug, Clone)]
 pub struct BookRow {
     pub seq: i64,
@@ -127,7 +127,7 @@ impl BookRow {
     }
 }
 
-/// Reads the rows of a book with seqs after `after`, up to and including `last`, at most `limit`.
+/// Reads at most `limit` rows of a book, with seqs after `after`, up to and including `last`.
 pub async fn rows(
     db: &mut PgConnection,
     book: i32,
@@ -146,8 +146,8 @@ pub async fn rows_from(db: &mut PgConnection, seq: i64, more: i64) -> sqlx::Resu
     Ok(if rows.first().is_some_and(|row| row.home.is_none()) { rows } else { Vec::new() })
 }
 
-/// Reads the rows of a book with seqs after `after`, up to and including `last`, that touch one of these accounts; at
-/// most `limit`.
+/// Reads at most `limit` rows of a book that touch one of these accounts, with seqs after `after`, up to and including
+/// `last`.
 pub async fn rows_of_accounts(
     db: &mut PgConnection,
     book: i32,
@@ -187,12 +187,12 @@ pub async fn seq_before(
     Ok(sql::seq_before(db, book, moment).await?.unwrap_or(first_seal(book)))
 }
 
-/// Returns the newest moment up to which the book of an account is final: no further transfer with a timestamp at or
-/// before this moment can be added to the book.
+/// Returns the latest time up to which the book of an account is final: no transfer with a timestamp at or before this
+/// time can still be added to the book.
 ///
-/// While a batch is being written, this moment is just before the timestamp of the last committed batch, because the
-/// unfinished batch may get the same timestamp, but not an earlier one. Otherwise this moment is the present, because
-/// every later batch gets a later timestamp.
+/// While a batch is being written, this time is just before the timestamp of the last committed batch, because the
+/// unfinished batch may get the same timestamp, but not an earlier one. Otherwise it is the current time, because every
+/// later batch gets a later timestamp.
 pub async fn settled_until(db: &mut PgConnection, account: AccountId) -> Result<OffsetDateTime> {
     let book = book_for(account);
     let sql::Settled { now, is_writing } = sql::settled(db, book).await?;

@@ -33,7 +33,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Settings of a durable reader.
 #[derive(Debug, Clone, Copy)]
 pub struct ReaderOptions {
-    /// Name of the reader's cursor and task. Must never change, because the stored position is found by the name.
+    /// Name of the reader's cursor and task. Must never change, because it identifies the stored position.
     pub name: &'static str,
     /// Approximate number of items whose effects commit in one transaction.
     pub items_max: i64,

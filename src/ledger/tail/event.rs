@@ -49,8 +49,7 @@ pub async fn events_of_topic(
     sql::events_of_topic(db, FIRST_BOOK, topic, bounds, limit).await
 }
 
-/// Deletes events that are older than `before`, oldest first and at most about `max`; returns the number of deleted
-/// events.
+/// Deletes events that are older than `before`, oldest first, up to about `max`; returns the number of deleted events.
 pub async fn prune_events(
     db: &mut PgConnection,
     before: OffsetDateTime,
@@ -78,7 +77,8 @@ impl Source for Events {
     }
 
     async fn end(db: &mut PgConnection, _: i32) -> sqlx::Result<Position> {
-        // All events of a transaction that still runs come after this position, even those that it has already written.
+        // All events of a transaction that is still running come after this position, even those that it has already
+        // written.
         Ok(Position { seq: sql::horizon(db).await? - 1, event: i64::MAX })
     }
 

@@ -144,7 +144,7 @@ impl<S: Source> LiveHub<S> {
         }
         let is_full = segment.is_full;
         *position = Some(segment.until);
-        // Sending fails if the last reader was dropped meanwhile.
+        // Sending fails if the last reader has been dropped in the meantime.
         let _no_receiver = self.segments.send(Arc::new(segment));
         Ok(is_full)
     }

@@ -1,10 +1,10 @@
-//! Readers, which follow the ledger. Code that reacts to transfers receives them from a reader: in order, and each
-//! transfer once.
+//! Readers, which follow the ledger. Code that reacts to transfers receives them from a reader: in order, each transfer
+//! once.
 //!
 //! | reader | position | guarantees |
 //! |---|---|---|
 //! | [durable](Tail::follow) | a row of `ledger.cursor` | runs in one process at a time, which holds a lease and renews it whenever the reader advances; its effects in the database commit together with its position, so each transfer takes effect exactly once |
-//! | [live](Tail::live_transfers) | in memory | starts after the newest transfer or at a position, without gaps or repeats; all live readers of a process share one read |
+//! | [live](Tail::live_transfers) | in memory | starts after the newest transfer or at a position, without gaps or repeats; all live readers of a process share their database reads |
 //!
 //! Notifications wake both kinds; polling is the fallback, so a lost notification only causes a delay of a few seconds.
 //! Events that move no money are another [source](Source) with the same interface.

@@ -10,7 +10,7 @@ use super::wake::NotifyChannel;
 use crate::ledger::account::AccountId;
 use crate::ledger::read::{self, BookRow};
 
-/// A row of the table of transfers, with the first digits of its batch's id.
+/// A row of the transfers table, with the first digits of its batch's id.
 #[derive(Debug, Clone)]
 pub struct SealedRow {
     pub row: BookRow,

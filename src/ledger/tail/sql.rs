@@ -96,8 +96,8 @@ pub(super) async fn seals_of(
 pub struct PositionFacts {
     /// Newest position in the ledger when the facts were read.
     pub now: String,
-    /// First digits of the id of the batch with the transfer at the position; `None` if the book does not contain this
-    /// transfer.
+    /// First digits of the id of the batch that contains the transfer at the position; `None` if the book does not
+    /// contain this transfer.
     pub batch: Option<String>,
     /// Whether the first batch after the position is archived, or older than the retention period.
     pub is_expired: bool,
@@ -261,7 +261,7 @@ pub(super) async fn advance_cursor_asynchronously(
     Ok(())
 }
 
-/// Releases the cursor, so that another process can take it over at once.
+/// Releases the cursor, so that another process can take it over immediately.
 pub(super) async fn release_cursor(
     db: &mut PgConnection,
     book: i32,
@@ -308,8 +308,8 @@ pub(super) async fn append_events(
     Ok(())
 }
 
-/// Reads the events after a position, as far as their order is final: no running transaction can still insert an event
-/// before them.
+/// Reads the events after a position whose order is final: no running transaction can still insert an event before
+/// them.
 pub(super) async fn events(
     db: &mut PgConnection,
     book: i32,

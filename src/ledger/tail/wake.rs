@@ -64,7 +64,7 @@ struct NotificationSenders {
 }
 
 impl NotificationSenders {
-    /// Wakes the readers that wait for this notification. `payload` is the number of the book.
+    /// Wakes the readers that are waiting for this notification. `payload` is the number of the book.
     fn notify(&self, channel: &str, payload: &str) {
         if channel == NotifyChannel::Event.name() {
             self.event.send_replace(());

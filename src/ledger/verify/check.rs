@@ -24,7 +24,7 @@ const EPOCH: OffsetDateTime = datetime!(2000-01-01 00:00 UTC);
 /// Maximum number of accounts that the checker of a long-running process (the auditor) keeps in memory.
 const ACCOUNTS_MAX: usize = 200_000;
 
-/// Number of seqs for which a single query reads the accounts that were created in the archived part of a book.
+/// Size of the seq range for which one query reads the accounts that were created in the archived part of a book.
 const ARCHIVED_ACCOUNTS_SEQS: i64 = 50_000;
 
 /// The last checked seal (the row that ends a batch), which the next seal has to follow.
@@ -180,7 +180,7 @@ impl BookChecker {
         std::mem::take(&mut self.faults)
     }
 
-    /// Returns the differences between stored and expected balances that were found since the last call, added up by
+    /// Returns the differences between stored and expected balances that were found since the last call, summed by
     /// currency.
     pub fn take_imbalances(&mut self) -> HashMap<String, i128> {
         std::mem::take(&mut self.imbalances)

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::sql::{self, KeyedPosting, StoredAccount, StoredSeal};
 use crate::ledger::read::{self, BookRow};
 
-/// Maximum number of transfers of a chunk, unless its first batch alone has more.
+/// Maximum number of transfers in a chunk, unless its first batch alone has more.
 const TRANSFERS_MAX: i64 = 20_000;
 
 #[derive(Debug, Clone)]

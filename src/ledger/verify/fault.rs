@@ -1,4 +1,4 @@
-//! Inconsistencies of a book, and the checks that find them.
+//! Inconsistencies in a book, and the checks that find them.
 
 use std::fmt;
 
@@ -18,7 +18,8 @@ pub enum CheckKind {
     Shape,
     /// The balances of each currency add up to zero.
     Conservation,
-    /// Each seal names the previous seal and is not older, and its hash equals the hash recomputed from the rows.
+    /// Each seal names the previous seal and is not older than it, and its hash equals the hash recomputed from the
+    /// rows.
     Chain,
     /// The seal that an anchor names still has the anchor's hash.
     Anchor,
@@ -53,7 +54,7 @@ impl CheckKind {
     }
 }
 
-/// An inconsistency of a book.
+/// An inconsistency in a book.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BookFault {
     pub check: CheckKind,

@@ -90,7 +90,7 @@ pub struct VerifyReport {
     pub accounts: usize,
     /// Last seal of the book. A later run with this seal as its anchor proves that no row before it was rewritten.
     pub head: Anchor,
-    /// Last archived seq of each further book that has an archive. For the first book, see `archived_until`.
+    /// Last archived seq of each other book that has an archive. For the first book, see `archived_until`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_archives: Vec<i64>,
     /// Last seals of the books after the first book.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::ledger::book::first_seal as first_seal_of;
 
-/// Maximum number of seals of a chunk.
+/// Maximum number of seals in a chunk.
 const SEALS_MAX: i64 = 2_000;
 
 /// A row of `ledger.seal`.
@@ -247,9 +247,9 @@ pub(super) async fn registered_copies(
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.home, row.book, row.seq)).collect())
 }
 
-/// Waits until the transactions that are now writing to several books have ended: takes the lock of each possible book,
-/// and releases it at once. Takes the locks in shared mode, like batches of a single book, which therefore need not
-/// wait. Then completes interrupted commits.
+/// Waits until the transactions that are currently writing to several books have ended: takes the lock of each possible
+/// book, and releases it immediately. Takes the locks in shared mode, as single-book batches do, so those batches need
+/// not wait. Then completes interrupted commits.
 pub(super) async fn wait_for_postings(db: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query_scalar!(
         "select count(*) from generate_series(1, 256) book

@@ -73,7 +73,7 @@ pub(super) struct Lookup {
     /// cache.
     pub(super) waiting: Vec<QueuedPosting>,
     /// Refused postings with an idempotency key. If the key is stored already, an earlier attempt succeeded, and the
-    /// client gets the reply of that attempt.
+    /// client gets the reply to that attempt.
     pub(super) refused: Vec<(QueuedPosting, Refusal)>,
     /// Postings of a batch that failed because at least one of their idempotency keys was used before.
     pub(super) suspects: Vec<QueuedPosting>,
@@ -87,7 +87,7 @@ impl Lookup {
         self.waiting.is_empty() && self.refused.is_empty() && self.suspects.is_empty()
     }
 
-    /// Returns all postings that wait for the result of the lookup.
+    /// Returns all postings that are waiting for the result of the lookup.
     pub(super) fn into_items(self) -> impl Iterator<Item = QueuedPosting> {
         self.waiting
             .into_iter()

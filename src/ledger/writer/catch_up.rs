@@ -1,5 +1,5 @@
-//! Catch-up: after another process has written to the book, the writer reads the transfers of that process, so that the
-//! accounts in the writer's cache are current again.
+//! Catch-up: after another process has written to the book, the writer reads the transfers of that process to bring its
+//! account cache up to date.
 
 use std::mem;
 

@@ -46,7 +46,7 @@ pub(super) struct PostOptions {
     /// Whether to raise an error if another batch already follows the batch's predecessor. The error rolls back
     /// everything that the transaction writes, not only this batch.
     pub(super) strict: bool,
-    /// Whether to notify the tasks that wait for new transfers.
+    /// Whether to notify the tasks that are waiting for new transfers.
     pub(super) notify: bool,
 }
 

@@ -70,10 +70,10 @@ pub struct Settings {
     pub books: i32,
     /// Maximum number of postings in the queue. A longer queue would only add latency.
     pub queue_max: usize,
-    /// Maximum total number of legs (single movements) of the queued postings. A limit on the number of postings alone
+    /// Maximum total number of legs (single movements) in the queued postings. A limit on the number of postings alone
     /// does not suffice, because a posting may have thousands of legs.
     pub queue_legs_max: usize,
-    /// Maximum number of legs of a batch. The limit keeps the latency low, because every leg waits until the whole
+    /// Maximum number of legs in a batch. The limit keeps the latency low, because every leg waits until the whole
     /// batch is written. A larger posting gets a batch of its own.
     pub batch_legs_max: usize,
     /// Maximum number of requests to the database that await a reply.
@@ -131,8 +131,8 @@ pub(super) struct Writer {
     queue: mpsc::Receiver<QueuedPosting>,
     pipeline: Pipeline,
     mode: WriterMode,
-    /// Number of further batches that this writer sends under the book's lock. After another process has committed a
-    /// batch first, the lock keeps this writer from losing every further race to write the next batch.
+    /// Number of batches that this writer has yet to send under the book's lock. After another process has committed a
+    /// batch first, the lock keeps this writer from repeatedly losing the race to write the next batch.
     locked_batches_left: u32,
     /// Head of the book (the end of its newest batch) after the last confirmed commit.
     head: BookHead,
@@ -261,17 +261,17 @@ impl Writer {
         }
     }
 
-    /// Returns whether the writer can take further postings from the queue now.
+    /// Returns whether the writer can take more postings from the queue now.
     fn has_room(&self) -> bool {
         self.mode != WriterMode::CatchingUp
             && self.pipeline.len() < self.settings.pipe_max
             && (self.intake.is_empty() || self.is_gathering())
     }
 
-    /// Returns whether to wait for more postings before sending the next batch, because fewer postings wait than are in
-    /// flight. Larger batches are more efficient: the fixed cost of a batch equals the cost of a dozen transfers. If
-    /// each client waits for its response before it sends the next request, two batches alternate, each with half of
-    /// the postings.
+    /// Returns whether to wait for more postings before sending the next batch, because fewer postings are waiting than
+    /// are in flight. Larger batches are more efficient: the fixed cost of a batch equals the cost of a dozen
+    /// transfers. If each client waits for its response before it sends the next request, two batches alternate, each
+    /// with half of the postings.
     fn is_gathering(&self) -> bool {
         self.mode == WriterMode::Free && self.intake.len() < self.pipeline.postings_in_flight()
     }

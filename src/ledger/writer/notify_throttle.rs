@@ -35,7 +35,7 @@ impl NotifyThrottle {
         self.is_pending = false;
     }
 
-    /// Time at which a pending notification must be sent, unless a further batch sends it earlier; `None` if no
+    /// Time at which a pending notification must be sent, unless another batch sends it earlier; `None` if no
     /// notification is pending.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.notified_at.filter(|_| self.is_pending).map(|at| at + INTERVAL)

@@ -40,7 +40,7 @@ pub(super) enum InFlightRequest {
     },
     /// Releases the book's lock without writing a batch.
     ReleaseLock,
-    /// Notifies the tasks that wait for new transfers.
+    /// Notifies the tasks that are waiting for new transfers.
     Notify,
     /// A request that was sent after a batch that failed. Its reply is ignored, because the writer decides on its
     /// postings again.
@@ -116,7 +116,8 @@ pub(super) struct ConnectionLost;
 
 impl Pipeline {
     /// Opens a connection. Uses it to terminate the server processes (backends) of earlier connections, and to complete
-    /// commits to the book that a failure interrupted. Leaves in `old_backends` those that may still run.
+    /// commits to the book that a failure interrupted. Leaves in `old_backends` only the backends that may still be
+    /// running.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],
@@ -164,7 +165,7 @@ impl Pipeline {
         self.sent.iter().any(|sent| matches!(sent.request, InFlightRequest::Post(..)))
     }
 
-    /// Number of postings of all batches in flight.
+    /// Number of postings in all batches in flight.
     pub(super) fn postings_in_flight(&self) -> usize {
         let sizes = self.sent.iter().map(|sent| match &sent.request {
             InFlightRequest::Post(batch, _) => batch.accepted.len(),
@@ -256,7 +257,7 @@ impl Pipeline {
         self.push(InFlightRequest::CatchUp { after, lock }, requests);
     }
 
-    /// Time at which the tasks that follow the ledger must be notified, unless a further batch notifies them earlier;
+    /// Time at which the tasks that follow the ledger must be notified, unless another batch notifies them earlier;
     /// `None` if no notification is pending.
     pub(super) fn notify_due_at(&self) -> Option<Instant> {
         self.throttle.due_at()
@@ -366,7 +367,7 @@ pub(super) async fn terminate_backends(
             match client.query_opt(sql::TERMINATE_BACKEND, &[&backend.pid, &backend.start]).await {
                 Ok(None) => {}
                 Err(error) if is_outcome_unknown(&error) => return Err(error),
-                // An error: the backend may belong to a role whose backends this user may not terminate.
+                // An error can mean that the backend belongs to a role whose backends this user may not terminate.
                 Ok(Some(_)) | Err(_) => running.push(*backend),
             }
         }

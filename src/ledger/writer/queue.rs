@@ -89,13 +89,12 @@ impl QueuedPosting {
 
     pub(in crate::ledger) fn answer(self, reply: PostReply) {
         let reply = self.certain(reply);
-        // The send fails if the caller no longer waits for the reply.
+        // The send fails if the caller is no longer waiting for the reply.
         drop(self.reply.send(reply));
     }
 }
 
-/// Limits the queue by the number of legs (single movements), because the sizes of postings differ by a factor of up to
-/// 20,000.
+/// Limits the queue by the number of legs (single movements), because posting sizes differ by a factor of up to 20,000.
 #[derive(Debug, Clone)]
 pub(in crate::ledger) struct Admission {
     legs: Arc<AtomicUsize>,

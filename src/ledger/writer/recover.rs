@@ -66,7 +66,8 @@ impl Writer {
         }
         self.hit_failpoint(WriterStage::BeforeResend).await?;
         if batches.is_empty() {
-            // Other processes may have written meanwhile, or another server may have taken over.
+            // Other processes may have written to the book in the meantime, or another database server may have taken
+            // over.
             self.mode = WriterMode::Behind;
         }
         for mut batch in batches {
@@ -77,7 +78,7 @@ impl Writer {
     }
 
     /// Tries to reconnect until an attempt succeeds; during shutdown, the number of attempts is limited. Meanwhile,
-    /// unsent postings get the error that the ledger is unavailable.
+    /// unsent postings fail with a "ledger unavailable" error.
     async fn open_pipeline(&mut self, token: &CancellationToken) -> Result<(), WriterStop> {
         let mut backoff = BACKOFF_MIN;
         loop {
@@ -112,8 +113,8 @@ impl Writer {
         }
     }
 
-    /// Rejects every unsent posting with the error that the ledger is unavailable: these postings were not written, and
-    /// cannot be written soon.
+    /// Rejects every unsent posting with a "ledger unavailable" error: these postings were not written, and cannot be
+    /// written soon.
     fn fail_unsent(&mut self) {
         while let Ok(item) = self.queue.try_recv() {
             self.admit(item);

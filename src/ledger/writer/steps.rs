@@ -25,9 +25,9 @@ pub(super) const LOCKED_BATCHES: u32 = 16;
 const UNSETTLED_DELAY: Duration = Duration::from_millis(200);
 
 impl Writer {
-    /// Adds a posting to the postings that wait for the next batch. If its idempotency key has a cached reply, the
-    /// posting gets this reply instead. If another posting with this key is in progress, the new posting waits until
-    /// that posting has its reply.
+    /// Adds a posting to the postings that are waiting for the next batch. If its idempotency key has a cached reply,
+    /// the posting gets this reply instead. If another posting with this key is in progress, the new posting waits
+    /// until that posting has its reply.
     pub(super) fn admit(&mut self, item: QueuedPosting) {
         // Until the writer has read the newest transfers of other processes, its cached keys may be outdated.
         let is_cache_current = matches!(self.mode, WriterMode::Free | WriterMode::HoldsLock);
@@ -85,8 +85,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes postings for one batch from the queue without waiting. Returns whether any posting waits to be accepted or
-    /// refused.
+    /// Takes postings for one batch from the queue without waiting. Returns whether any posting is waiting to be
+    /// accepted or refused.
     fn fill_intake(&mut self) -> bool {
         while self.intake.len() < self.settings.batch_legs_max {
             match self.queue.try_recv() {
@@ -144,7 +144,7 @@ impl Writer {
         }
     }
 
-    /// Puts postings back at the front of the postings that wait for the next batch, and keeps their order.
+    /// Puts postings back at the front of the postings that are waiting for the next batch, in their original order.
     pub(super) fn put_back(&mut self, items: impl Iterator<Item = QueuedPosting>) {
         let items: Vec<QueuedPosting> = items.collect();
         for item in items.into_iter().rev() {
@@ -193,7 +193,7 @@ impl Writer {
         self.metrics.wallet_ledger_batches_total.with([outcome]).increment(1);
         batch.span.record("outcome", outcome);
         if is_unsettled {
-            // An earlier attempt may still commit: no posting may be reported as not written.
+            // An earlier attempt may still commit, so no posting may be reported as not written.
             tracing::warn!(
                 outcome = verdict.name(),
                 error.message = verdict.error().map(|error| ErrorDetail(error).to_string()),

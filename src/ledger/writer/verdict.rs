@@ -134,8 +134,8 @@ fn refused_companions(
     refused
 }
 
-/// Returns whether an idempotency key was inserted a second time. From an error on another server, Citus passes on only
-/// the message, in which the shard's number follows the constraint's name.
+/// Returns whether an idempotency key was inserted a second time. For an error on another server, Citus passes on only
+/// the message, in which the shard number follows the constraint name.
 fn is_key_taken(error: &DbError) -> bool {
     let is_passed_on =
         *error.code() == SqlState::INTERNAL_ERROR && error.message().contains("\"posting_key_");
@@ -159,13 +159,14 @@ fn is_worker_lost(error: &DbError) -> bool {
 }
 
 /// Returns whether the state of the server caused the error, not the request: for example, the disk or the memory is
-/// full, the server shuts down or is read-only, a lock timed out, or a server of the Citus cluster cannot be reached.
+/// full, the server is shutting down or is read-only, a lock timed out, or a server of the Citus cluster cannot be
+/// reached.
 fn is_transient(code: &str) -> bool {
     const CLASSES: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
     const READ_ONLY: &str = "25006";
     // An earlier request in the transaction that holds the book's lock has failed.
     const ABORTED_TRANSACTION: &str = "25P02";
-    // A statement that is malformed, although it has the class of broken connections.
+    // A malformed statement, although the code is in the class of broken connections.
     const PROTOCOL_VIOLATION: &str = "08P01";
     matches!(code, READ_ONLY | ABORTED_TRANSACTION)
         || code != PROTOCOL_VIOLATION && CLASSES.iter().any(|class| code.starts_with(class))

@@ -49,7 +49,7 @@ struct Stream<'a> {
     values: Vec<(String, &'a str, StructuredMetadata<'a>)>,
 }
 
-/// Labels of a stream of lines. Each label has few different values, because Loki stores a separate stream for each
+/// Labels of a stream of lines. Each label has few distinct values, because Loki stores a separate stream for each
 /// combination of label values.
 #[derive(Serialize)]
 struct Labels<'a> {
@@ -58,7 +58,7 @@ struct Labels<'a> {
     level: &'a str,
 }
 
-/// Fields by which Loki finds a line without parsing it. Unlike labels, they may have any number of different values.
+/// Fields by which Loki finds a line without parsing it. Unlike labels, they may have any number of distinct values.
 #[derive(Default, Serialize, Deserialize)]
 struct StructuredMetadata<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,7 @@ impl LokiClient {
     pub(in crate::telemetry) fn new(base: &Url, environment: &str) -> anyhow::Result<Self> {
         let url =
             base.join("/loki/api/v1/push").context("--loki-url is not the address of a server")?;
-        // This fails if a cryptography provider is already installed, which then serves as well.
+        // This fails if a cryptography provider is already installed; that provider works just as well.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         Ok(Self { client, url, environment: environment.to_owned() })

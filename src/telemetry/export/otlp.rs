@@ -1,4 +1,4 @@
-//! Export of spans to a trace collector, by the protocol OTLP over gRPC.
+//! Export of spans to a trace collector, over the protocol OTLP/gRPC.
 
 use std::time::Duration;
 

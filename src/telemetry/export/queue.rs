@@ -1,4 +1,5 @@
-//! Queue of records that wait to be exported. Its size is limited in bytes, and it drops the oldest records first.
+//! Queue of records that are waiting to be exported. Its size in bytes is limited; a full queue drops its oldest
+//! records.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

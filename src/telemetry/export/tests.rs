@@ -25,9 +25,9 @@ impl ExportRecord for Quarter {
 enum Answer {
     Give(ExportOutcome),
     Hang,
-    /// The receiver is unavailable, and meanwhile the program logs another line.
+    /// The receiver is unavailable, and the program logs another line during the attempt.
     AwayWhileLogging(u32),
-    /// The receiver is unavailable, and meanwhile the program begins to shut down.
+    /// The receiver is unavailable, and the program begins to shut down during the attempt.
     AwayWhileStopping,
 }
 

@@ -23,11 +23,11 @@ use super::export::otlp::{EncodedSpan, attribute};
 use super::sampling::SpanBudget;
 use super::trace_context::{TraceContext, is_exporting};
 
-/// Maximum number of links of a span. Without this limit, the span of a batch of postings could have a link for each of
+/// Maximum number of links in a span. Without this limit, the span of a batch of postings could have a link for each of
 /// thousands of postings.
 const LINKS_MAX: usize = 128;
 
-/// Initial capacity of the attribute list of a span. It suffices for most spans, so the list seldom grows.
+/// Initial capacity of the attribute list of a span. It suffices for most spans, so the list rarely grows.
 const ATTRIBUTES_TYPICAL: usize = 6;
 
 /// Tracing layer that collects the spans to be exported.

@@ -79,8 +79,8 @@ pub(super) struct CrossBookConnection {
 }
 
 impl CrossBookConnection {
-    /// Connects, and terminates the server process (backend) of the previous connection if the database user may do
-    /// that.
+    /// Connects, and terminates the server process (backend) of the previous connection if the database user is
+    /// permitted to.
     pub(super) async fn open(
         database: &Pipelined,
         companions: &[&'static CompanionKind],

@@ -92,8 +92,8 @@ impl CrossBookWriter {
     }
 
     /// Reconnects after the connection broke before the commit was sent; no posting was written. Returns the postings
-    /// to retry. If the first attempt to reconnect fails, returns no postings: all of them get the error that the
-    /// ledger is unavailable.
+    /// to retry. If the first attempt to reconnect fails, returns no postings: all of them fail with a "ledger
+    /// unavailable" error.
     pub(super) async fn reconnect(
         &mut self,
         items: Vec<QueuedPosting>,
@@ -112,8 +112,7 @@ impl CrossBookWriter {
         Ok(unanswered)
     }
 
-    /// Rejects the queued postings, which cannot be written soon: their clients get the error that the ledger is
-    /// unavailable.
+    /// Rejects the queued postings with a "ledger unavailable" error, because they cannot be written soon.
     fn fail_queued(&mut self) {
         while let Ok(item) = self.queue.try_recv() {
             fail(vec![item]);
@@ -143,7 +142,7 @@ impl CrossBookWriter {
     }
 }
 
-/// Rejects postings that were not written: their clients get the error that the ledger is unavailable.
+/// Rejects unwritten postings with a "ledger unavailable" error.
 fn fail(items: Vec<QueuedPosting>) {
     for item in items {
         item.answer(Err(PostError::Unavailable));

@@ -1,10 +1,10 @@
 //! Postings to several books: one transaction writes a batch to each book.
 //!
 //! The transaction locks the books in ascending order, after their batches in progress have ended. Then it reads the
-//! accounts and idempotency keys of the postings, and writes a batch to each book. The writer of each book then finds a
-//! batch in the book that it does not know, and reads the new transfers, as it would after a batch of another process.
-//! A refusal is final, because it is based on committed data and on postings of the same transaction, and because the
-//! idempotency keys of refused postings are looked up again.
+//! accounts and idempotency keys of the postings, and writes a batch to each book. The writer of each book then finds
+//! an unknown batch in its book, and reads the new transfers, as it does after a batch of another process. A refusal is
+//! final, because it is based on committed data and on postings of the same transaction, and because the idempotency
+//! keys of refused postings are looked up again.
 //!
 //! If the connection breaks before the commit is sent, nothing is written, and the postings are retried. If it breaks
 //! later, the batch that follows the former head of a book shows whether the transaction was committed.
@@ -57,13 +57,14 @@ pub(in crate::ledger) struct CrossBookWriter {
 struct Postings {
     accepted: Vec<(QueuedPosting, PlannedPosting)>,
     refused: Vec<(QueuedPosting, Refusal)>,
-    /// Postings that wait for the next transaction, because another posting of this transaction has the same
+    /// Postings that have to wait for the next transaction, because another posting of this transaction has the same
     /// idempotency key.
     next: Vec<QueuedPosting>,
 }
 
 impl Postings {
-    /// Replies to the postings of a committed transaction. Returns the postings that wait for the next transaction.
+    /// Replies to the postings of a committed transaction. Returns the postings that have to wait for the next
+    /// transaction.
     fn answer(self, plan: &CrossBookPlan, sealed_at: &[OffsetDateTime]) -> Vec<QueuedPosting> {
         for (item, planned) in self.accepted {
             item.answer(Ok(PostOutcome::Posted(planned.posted(plan, sealed_at))));
@@ -90,7 +91,7 @@ impl Postings {
         }
     }
 
-    /// All postings, in the order in which they are tried again.
+    /// All postings, in the order in which they are retried.
     fn into_items(self) -> Vec<QueuedPosting> {
         let accepted = self.accepted.into_iter().map(|(item, _)| item);
         let refused = self.refused.into_iter().map(|(item, _)| item);
@@ -155,7 +156,8 @@ impl CrossBookWriter {
     }
 
     /// Removes from `items` the postings that do not fit into the next transaction, and returns these postings. A
-    /// posting that may be faulty, because the database rejected a transaction with it, gets a transaction of its own.
+    /// posting that may be faulty, because the database rejected a transaction that contained it, gets a transaction of
+    /// its own.
     fn split_off(&self, items: &mut Vec<QueuedPosting>) -> Vec<QueuedPosting> {
         let mut legs = 0;
         let fits = items.iter().enumerate().take_while(|(n, item)| {
@@ -221,7 +223,7 @@ impl CrossBookWriter {
         }
     }
 
-    /// Rolls the transaction back. Returns its postings, to be tried again.
+    /// Rolls the transaction back, and returns its postings for a retry.
     async fn retry(
         &mut self,
         postings: Postings,
