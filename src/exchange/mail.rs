@@ -1,4 +1,4 @@
-//! Notifications by mail: users get a message, as text and HTML, for each order that has ended.
+//! Notifications by e-mail: users get a message, as text and HTML, for each order that has ended.
 //!
 //! Every attempt to send a message uses the same `Message-ID`, so that recipients can recognize a repeated message.
 

@@ -57,8 +57,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Applies a command to the open orders in a state, at most [`BULK_MAX`]. Skips orders to which the command cannot
-    /// be applied. Returns the orders that were changed.
+    /// Applies a command to at most [`BULK_MAX`] open orders in the given state. Skips orders to which the command
+    /// cannot be applied. Returns the orders that were changed.
     pub async fn command_all(
         &self,
         state: SagaState,
@@ -79,7 +79,7 @@ impl Exchange {
         Ok(taken)
     }
 
-    /// Makes the saga worker retry an order immediately, if the order is at one of `steps` and waits for its next
+    /// Makes the saga worker retry an order immediately, if the order is at one of `steps` and is waiting for its next
     /// attempt. If `steps` is empty, makes the worker notify the user that the order has ended. Requires the scope
     /// `admin`.
     pub async fn wake(&self, order: SagaId, steps: &[&str], caller: &Caller) -> Result<()> {

@@ -8,8 +8,8 @@ use super::{Exchange, sql};
 use crate::auth::Caller;
 use crate::error::{ExchangeRefusal, Result};
 
-/// Time for which an expired quote is kept. During this time, an order with the quote fails because the quote has
-/// expired; afterwards, because the quote does not exist.
+/// Time for which an expired quote is kept. During this time, the error for an order with the quote says that the quote
+/// has expired; afterwards, it says that the quote does not exist.
 pub(super) const KEPT_AFTER_EXPIRY: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// A quote: the terms of an order, locked until `expires_at`.

@@ -91,7 +91,7 @@ pub(super) async fn is_quote_open(db: &mut PgConnection, id: Uuid) -> Result<boo
     Ok(is_open.fetch_one(db).await?)
 }
 
-/// Returns the total fiat amount of a user's orders in the last `hours` hours, without failed orders.
+/// Returns the total fiat amount of a user's orders in the last `hours` hours, excluding failed orders.
 pub(super) async fn volume(
     db: &mut PgConnection,
     user: UserId,

@@ -68,7 +68,7 @@ pub struct OrderSteps {
     pub(super) wallets: Wallets,
     pub(super) exchanger: Arc<dyn Exchanger>,
     pub(super) chain: Arc<dyn ChainGateway>,
-    /// Sends mail to users; `None` if no mail server is set.
+    /// Sends mail to users; `None` if no mail server is configured.
     pub(super) notifier: Option<Arc<dyn Notifier>>,
     pub(super) db: Database,
     pub(super) pair: Pair,

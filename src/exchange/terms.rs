@@ -56,8 +56,8 @@ pub enum OrderAmount {
 }
 
 impl OrderAmount {
-    /// Returns the amount as text. The hash of a request covers this text, so that a client that reuses an idempotency
-    /// key for a different amount is detected.
+    /// Returns the amount as text. The hash of a request covers this text, to detect a client that reuses an
+    /// idempotency key for a different amount.
     pub(super) fn content(self) -> String {
         match self {
             Self::Fiat(amount) => format!("fiat {}", amount.0),

@@ -40,7 +40,7 @@ pub(super) fn preregister(metrics: &Metrics) {
     }
 }
 
-/// A guess that already counts against the user, although the guess has not been checked yet.
+/// A guess that already counts against the user, although it has not been checked yet.
 pub(super) struct CountedGuess {
     user: AttemptLimit,
     address: Option<AttemptLimit>,
@@ -57,7 +57,7 @@ impl Games {
         user: UserId,
         address: Option<IpAddr>,
     ) -> Result<CountedGuess> {
-        // A correct guess is subtracted from the count again, but does not reset the count of wrong guesses.
+        // A correct guess is later subtracted from the count, but does not reset the count of wrong guesses.
         let limit = |what: &str, id: String, free| AttemptLimit {
             key: digest(&["guess", guess.name(), what, &id]),
             free,

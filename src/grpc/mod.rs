@@ -172,8 +172,8 @@ pub struct StreamMeta {
     pub address: Option<IpAddr>,
     /// Token that the server cancels when it is about to close the client's connection.
     pub closing: CancellationToken,
-    /// Deadline of the stream: the duration that the client sent, and the moment when it ends. `None` if there is no
-    /// deadline.
+    /// Deadline of the stream: the timeout that the client sent, and the time at which it expires. `None` if there is
+    /// no deadline.
     deadline: Option<(Duration, Instant)>,
     context: Option<RequestContext>,
 }

@@ -62,7 +62,7 @@ impl Hub {
         })?;
         let books = self.tail().books();
         if i32::try_from(position.books.len()).is_ok_and(|count| count > books) {
-            // Another process has created a book, which this process does not follow.
+            // Another process has created a book that this process does not follow.
             return Err(Error::Overloaded);
         }
         let position = position.with_books(books);

@@ -72,7 +72,7 @@ impl Delivery {
         Self { position, source, message, data, event, new_message }
     }
 
-    /// Whether this delivery is new to a subscriber that has received everything up to `position`.
+    /// Returns whether this delivery is new to a subscriber that has received everything up to `position`.
     pub(super) fn is_after(&self, position: &BookPosition) -> bool {
         match self.source {
             DeliverySource::Book(seq) => seq > position.seq(book_of(seq)),
@@ -80,8 +80,8 @@ impl Delivery {
         }
     }
 
-    /// Whether a subscriber with the rights `viewer` may see the message. If the subscription is limited to a player,
-    /// the message must also be about this player.
+    /// Returns whether a subscriber with the rights `viewer` may see the message. If the subscription is limited to a
+    /// player, the message must also be about this player.
     pub(super) fn is_for(&self, viewer: Viewer, player: Option<&str>) -> bool {
         viewer.sees(self.message.audience)
             && player.is_none_or(|player| self.message.player.as_deref() == Some(player))

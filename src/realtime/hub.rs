@@ -42,7 +42,8 @@ pub(super) struct HubParts {
     tail: Tail,
     pub(super) feeds: Vec<Arc<dyn Feed>>,
     index: Mutex<Index>,
-    /// Number of tasks that wait for the hub to start, because they begin a subscription or register a credential.
+    /// Number of tasks that are waiting for the hub to start, in order to begin a subscription or register a
+    /// credential.
     starting: AtomicUsize,
     /// Wakes the hub's task when the hub is needed for the first time, and when it is no longer needed.
     changed: Notify,
@@ -68,7 +69,7 @@ pub(super) struct Index {
     pub(super) revoked_at: Option<Instant>,
 }
 
-/// Guard of a task that waits for the hub to start. The hub does not stop while the guard exists.
+/// Guard of a task that is waiting for the hub to start. The hub does not stop while the guard exists.
 struct Starting<'a>(&'a HubParts);
 
 impl<'a> Starting<'a> {
@@ -319,7 +320,7 @@ impl Hub {
                 .filter_map(|id| book_of_account(*id))
                 .any(|id| id > self.tail.books())
         {
-            // Another process has created the book, which this process does not follow.
+            // Another process has created a book that this process does not follow.
             return Err(Error::Overloaded);
         }
         let mut index = self.following_index().await?;

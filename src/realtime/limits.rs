@@ -19,7 +19,7 @@ struct Counts {
 #[derive(Default)]
 struct Open {
     connections: usize,
-    /// Number of connections by client network, see [`client_network`].
+    /// Number of connections per client network (see [`client_network`]).
     addresses: HashMap<IpAddr, usize>,
 }
 

@@ -25,8 +25,8 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Whether a caller may see the message. `user` is the caller's user id, if any, and `is_privileged` says whether
-    /// the caller has the scope `wallet:read`.
+    /// Returns whether a caller may see the message. `user` is the caller's user id, if any, and `is_privileged` says
+    /// whether the caller has the scope `wallet:read`.
     pub fn includes(self, user: Option<UserId>, is_privileged: bool) -> bool {
         let owns = |owner| is_privileged || user == Some(owner);
         match self {

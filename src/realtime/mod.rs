@@ -1,4 +1,4 @@
-//! Realtime: sends events to clients on WebSocket connections and gRPC streams as soon as they happen.
+//! Realtime: sends events to clients over WebSocket connections and gRPC streams as soon as the events happen.
 //!
 //! | module | purpose |
 //! |---|---|
@@ -15,7 +15,7 @@
 //! A subscriber gets each event of its topic once and in order. Each event has a [`BookPosition`]. If a subscription
 //! begins after an earlier position, the subscriber first gets all events since then, from memory or from the database.
 //! If the outbox of a client is full, it accepts no more events: the subscription falls behind, and continues from its
-//! position once the outbox is empty. So a slow client takes a bounded amount of memory and does not delay other
+//! position once the outbox is empty. So a slow client uses a bounded amount of memory and does not delay other
 //! clients. If a client does not empty its outbox in time, its connection is closed.
 
 mod args;
@@ -62,7 +62,7 @@ pub use self::position::BookPosition;
 pub use self::runtime::sockets_runtime;
 pub use self::watch::{Watch, WatchedEvent, Watcher};
 
-/// Interval at which the metric for the queued bytes is updated.
+/// Interval at which the queued bytes metric is updated.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum number of connections that end their subscriptions at the same time. The limit leaves CPU time for other

@@ -163,7 +163,7 @@ impl Outbox {
         self.lock().full_since
     }
 
-    /// Whether the queue has room, so that the session may read further requests.
+    /// Returns whether the queue has room, so that the session may read further requests.
     pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < self.bytes_max
     }

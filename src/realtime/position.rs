@@ -46,7 +46,7 @@ impl SealedPosition {
 }
 
 impl BookPosition {
-    /// Whether this position includes everything that `other` includes.
+    /// Returns whether this position includes everything that `other` includes.
     pub fn covers(&self, other: &Self) -> bool {
         let mut books = self.books.iter().zip(&other.books);
         books.all(|(own, other)| own.seq >= other.seq) && self.event >= other.event
@@ -76,7 +76,7 @@ impl BookPosition {
         self
     }
 
-    /// Returns this position, but with the position in `book` from `other`, if that position is later.
+    /// Returns this position, advanced in `book` to the position of `other` if `other` is further ahead in that book.
     #[must_use]
     pub fn join_book(mut self, other: &Self, book: i32) -> Self {
         let index = index_of(book);
@@ -103,8 +103,8 @@ impl BookPosition {
         self
     }
 
-    /// Returns this position for exactly the first `count` books. Books that are missing get the position before their
-    /// first transfer.
+    /// Returns this position resized to the first `count` books: entries of further books are dropped, and a book
+    /// without an entry starts before its first transfer.
     #[must_use]
     pub fn with_books(mut self, count: i32) -> Self {
         self.books.truncate(usize::try_from(count).unwrap_or_default());

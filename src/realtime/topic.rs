@@ -84,7 +84,7 @@ impl TopicState {
         &self.since
     }
 
-    /// Returns how many events a topic can keep in memory, if they are as large as its recent events on average.
+    /// Returns the number of events that a topic can keep in memory, given the average size of its recent events.
     /// Returns `None` if there are no recent events.
     pub(super) fn events_in_memory(&self) -> Option<usize> {
         let average = self.recent_bytes.checked_div(self.recent.len())?;

@@ -1,7 +1,7 @@
 //! Watches: subscriptions of gRPC streams. Each watch subscribes to a single topic.
 //!
 //! Like a WebSocket connection, a watch has an outbox. If the client does not read, the watch falls behind, and
-//! continues from its position when the client reads again. So a slow client takes a bounded amount of memory.
+//! continues from its position when the client reads again. So a slow client uses a bounded amount of memory.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

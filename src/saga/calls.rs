@@ -1,5 +1,5 @@
 //! Calls that the steps of a saga make to external systems. The engine does not rely on the response to a call: it asks
-//! the external system for the outcome, by the reference of the call.
+//! the external system for the outcome, using the reference of the call.
 
 use std::future::Future;
 
@@ -27,7 +27,7 @@ pub(super) enum Answer {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     pub number: i32,
-    /// Whether no worker can have sent this call before.
+    /// Whether it is certain that no worker has sent this call before.
     pub is_first: bool,
     /// Whether the deadline of the saga has passed.
     pub is_late: bool,

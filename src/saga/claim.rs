@@ -23,12 +23,12 @@ pub(super) struct Claim {
     pub state: SagaState,
     pub input: Box<RawValue>,
     pub is_late: bool,
-    /// Reason for the state of the saga, such as why it waits or is being undone; `None` if there is none.
+    /// Reason for the state of the saga: for example, why it is waiting or being undone; `None` if there is none.
     pub reason: Option<String>,
     pub step: usize,
     pub action: StepAction,
     pub attempt: i32,
-    /// Whether no worker can have sent the call of this step before.
+    /// Whether it is certain that no worker has sent the call of this step before.
     pub is_first: bool,
     pub round: i16,
     pub result: Option<Box<RawValue>>,
@@ -91,7 +91,7 @@ impl Claim {
         })
     }
 
-    /// Returns the state that the saga has while a worker runs its current step.
+    /// Returns the state of the saga while a worker runs its current step.
     pub(super) fn working_state(&self) -> SagaState {
         match self.action {
             StepAction::Do => SagaState::Processing,
@@ -99,7 +99,7 @@ impl Claim {
         }
     }
 
-    /// Returns the state that the current step has while a worker tries it.
+    /// Returns the state of the current step while a worker tries it.
     pub(super) fn trying_state(&self) -> StepState {
         match self.action {
             StepAction::Do => StepState::Running,

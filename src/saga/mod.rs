@@ -16,7 +16,7 @@
 //! | [`operator`] | commands of operators: approve, retry, skip, abort and resolve |
 //!
 //! A single transaction writes the transfers of a step, the result of the step, and the new state of the saga. A worker
-//! claims a saga with a lease and a fencing token. Each write names the token, so a worker that has lost its lease
+//! claims a saga with a lease and a fencing token. Each write includes the token, so a worker that has lost its lease
 //! changes nothing. Before a worker calls an external system, the database records that the call may have been made. If
 //! the worker then dies, the next worker asks the external system for the outcome before it calls again.
 
@@ -54,7 +54,7 @@ pub use self::worker::start;
 /// Settings of the saga engine.
 #[derive(Debug, Clone)]
 pub struct SagaSettings {
-    /// Maximum number of attempts at a call. If all fail, the engine gives the call up or treats its outcome as
+    /// Maximum number of attempts at a call. If all fail, the engine gives up the call or treats its outcome as
     /// unknown.
     pub attempts_max: i32,
     /// Pause after the first failed attempt at a step; the pause doubles with each attempt.
@@ -88,8 +88,8 @@ pub struct SagasParts<H> {
     settings: SagaSettings,
     metrics: Arc<Metrics>,
     ids: Combiner<(), SagaId>,
-    /// Wakes the worker when an attempt was postponed, so that the worker learns the new due time. No database event
-    /// announces this time.
+    /// Wakes the worker when an attempt has been postponed, so that the worker learns the new due time. No database
+    /// event announces this time.
     put_off: Notify,
 }
 

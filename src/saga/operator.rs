@@ -11,13 +11,13 @@ use crate::ids::SagaId;
 /// A command that an operator gives to a saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SagaCommand {
-    /// Lets a saga that waits for approval begin.
+    /// Starts a saga that is waiting for approval.
     Approve,
     /// Tries the current step, or its undo, again immediately.
     Retry,
     /// Skips the failed undo of a step, because the operator has undone the step by hand.
     Skip,
-    /// Gives a saga up, so that its steps are undone. If the undo of a step has failed, skips that undo.
+    /// Gives up a saga, so that its steps are undone. If the undo of a step has failed, skips that undo.
     Abort,
     /// Sets the outcome of a call, because the external system could not report it.
     Resolve { is_done: bool },
@@ -108,13 +108,13 @@ fn plan<'a>(
             refused("it can no longer be aborted")
         }
         (SagaCommand::Abort, _) => {
-            // The deadline moves to now, so the worker gives the step up.
+            // The deadline moves to now, so the worker gives up the step.
             Ok(OperatorChange { reason: Some(reason), ends: true, ..base })
         }
     }
 }
 
-/// Returns the state that the current step has while a worker runs or undoes it.
+/// Returns the state of the current step while a worker runs or undoes it.
 fn trying(found: &LockedSaga) -> StepState {
     if found.undoing { StepState::Undoing } else { StepState::Running }
 }

@@ -36,7 +36,7 @@ impl<H: SagaHandler> Sagas<H> {
         Ok(())
     }
 
-    /// Gives the current step up and begins to undo the steps before it. If `answer` shows that the call of the current
+    /// Gives up the current step and begins to undo the steps before it. If `answer` shows that the call of the current
     /// step took effect, that step is undone too, although its transfers are not in the ledger.
     pub(super) async fn give_up(
         &self,

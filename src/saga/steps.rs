@@ -219,7 +219,7 @@ impl<H: SagaHandler> Sagas<H> {
         sql::move_on(&mut db, change).await
     }
 
-    /// Makes a change that ends a saga also schedule the notification of the owner, if notifications are enabled.
+    /// Adds the owner's notification to a change that ends a saga, if notifications are enabled.
     fn end(&self, change: &mut Move<'_>) {
         if self.settings.notifies {
             (change.seconds, change.notification) = (Some(0.0), Some("due"));

@@ -1,5 +1,5 @@
-//! Routes `/exchange/register` and `/exchange/login`. The users are those of the rest of the API, but the request and
-//! response bodies are different.
+//! Routes `/exchange/register` and `/exchange/login`. The users are shared with the rest of the API, but the request
+//! and response bodies differ.
 
 use axum::Json;
 use axum::extract::{FromRef, State};
@@ -58,7 +58,7 @@ async fn register_trader(
 }
 
 /// Converts the error for an invalid profile to the error that the exchange returns. The status is 409 if the only
-/// fault is a user name or e-mail address that another user has; otherwise it is 422.
+/// fault is that the user name or e-mail address is taken; otherwise it is 422.
 fn into_exchange_error(error: Error) -> Error {
     match error {
         Error::InvalidProfile(fields) if fields.iter().all(|field| field.detail == "is taken") => {
@@ -87,8 +87,8 @@ struct LoginBody<'a> {
 struct LoggedInBody<'a> {
     #[schema(example = "OK")]
     status: &'static str,
-    /// Token for the header `Authorization: Bearer` of later requests. The response also contains the token in its own
-    /// header `Authorization`.
+    /// Token for the header `Authorization: Bearer` of later requests. The header `Authorization` of the response
+    /// contains the same token.
     #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.x")]
     token: &'a str,
 }

@@ -106,7 +106,7 @@ pub(in crate::exchange) struct OrderBody {
     side: Side,
     #[schema(value_type = SagaState)]
     state: &'static str,
-    /// Explanation of the state, such as why the order waits or has failed; null if there is none.
+    /// Explanation of the state: for example, why the order is waiting or has failed; null if there is none.
     #[schema(required)]
     reason: Option<String>,
     /// Fiat amount that a buyer pays (fee included) or a seller receives (fee deducted).
@@ -127,7 +127,7 @@ pub(in crate::exchange) struct OrderBody {
     created_at: String,
     #[schema(required, example = "2026-01-31T12:00:00.323456Z", format = DateTime)]
     ended_at: Option<String>,
-    /// Moment after which the order is undone if it is not complete.
+    /// Time after which the order is undone if it is not complete.
     #[schema(example = "2026-01-31T12:15:00.123456Z", format = DateTime)]
     deadline: String,
     steps: Vec<StepBody>,

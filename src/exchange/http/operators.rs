@@ -150,10 +150,10 @@ impl CommandBody<'_> {
 
 /// Send a command to an order
 ///
-/// Requires the scope `admin`. `approve` starts an order that waits for approval. `retry` tries the current step, or
-/// its undo, again. If an order is stuck because a step cannot be undone, undo the step by hand, and then use `skip` to
-/// skip the undo. `abort` gives up an order and undoes its steps. If the outcome of a call to the external exchange or
-/// to the blockchain is unknown, `resolve` records whether the call took effect.
+/// Requires the scope `admin`. `approve` starts an order that is waiting for approval. `retry` tries the current step,
+/// or its undo, again. If an order is stuck because a step cannot be undone, undo the step by hand, and then use `skip`
+/// to skip the undo. `abort` gives up an order and undoes its steps. If the outcome of a call to the external exchange
+/// or to the blockchain is unknown, `resolve` records whether the call took effect.
 #[utoipa::path(
     post, path = "/api/orders/{order_id}/{command}", tag = "exchange", security(("bearer" = [])),
     params(

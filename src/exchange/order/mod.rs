@@ -25,8 +25,8 @@ use crate::wallet::main_wallet::charge::Charge;
 pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
-/// Maximum number of attempts to place an order. An attempt is repeated if it conflicts with an uncommitted order of
-/// the same user or with the same quote.
+/// Maximum number of attempts to place an order. An attempt is repeated if it conflicts with an uncommitted order that
+/// has the same user or the same quote.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Error text of a posting that the database refused because the quote has expired or was used, or because the user has
@@ -135,8 +135,8 @@ impl Exchange {
                     if let Some(refusal) = self.refusal(request, &terms).await? {
                         return Err(refusal);
                     }
-                    // An uncommitted order of the same user or with the same quote conflicts, so this order is tried
-                    // again.
+                    // This order conflicts with an uncommitted order that has the same user or the same quote, so it is
+                    // tried again.
                 }
                 Err(refusal) => return self.earlier_order(key).await?.ok_or(refusal),
             }

@@ -20,7 +20,7 @@ pub struct Order {
     pub terms: Terms,
     pub quote: Option<Uuid>,
     pub state: SagaState,
-    /// Explanation of the state, such as why the order waits or has failed; `None` if there is none.
+    /// Explanation of the state: for example, why the order is waiting or has failed; `None` if there is none.
     pub reason: Option<String>,
     pub created_at: OffsetDateTime,
     pub ended_at: Option<OffsetDateTime>,

@@ -51,7 +51,7 @@ pub trait Exchanger: Send + Sync + 'static {
 
     fn trade<'a>(&'a self, reference: &'a str, trade: Trade) -> BoxFuture<'a, Result<()>>;
 
-    /// Asks for the outcome of the trade with the given reference. If the trade was done, its result is a [`Fill`].
+    /// Asks for the outcome of the trade with the given reference. If the trade was executed, its result is a [`Fill`].
     fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;
 
     fn cancel<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<CallOutcome>>;

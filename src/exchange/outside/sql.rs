@@ -80,8 +80,8 @@ pub(super) struct CallRow<'a> {
     pub is_refused: bool,
 }
 
-/// Records calls. A call takes effect once, even if its reference arrives again. `scale` is the number of decimals of
-/// the cryptocurrency minus that of the fiat currency.
+/// Records calls. A call takes effect once, even if its reference arrives again. `scale` is the number of decimal
+/// places of the cryptocurrency minus that of the fiat currency.
 pub(super) async fn arrive(
     db: &mut PgConnection,
     calls: &[CallRow<'_>],
@@ -137,7 +137,7 @@ pub(super) async fn find(db: &mut PgConnection, references: &[&str]) -> Result<V
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Makes sure that a call never takes effect. If the call has taken effect already, returns its result instead.
+/// Cancels a call, so that it never takes effect. If the call has already taken effect, returns its result instead.
 pub(super) async fn cancel(db: &mut PgConnection, reference: &str) -> Result<Option<String>> {
     let answer = sqlx::query_scalar!(
         r#"insert into simulated_call as c (reference, due_at) values ($1, clock_timestamp())

@@ -30,7 +30,7 @@ const KEY_LEN: usize = 25;
 /// Number of characters of an activation key between two hyphens.
 const GROUP_LEN: usize = 5;
 
-/// Activation keys that a request, or an earlier request with the same idempotency key, created.
+/// Activation keys created by a request, or by an earlier request with the same idempotency key.
 #[derive(Debug)]
 pub struct KeyBatch {
     /// The id of each key, and the key itself. The key is absent if an earlier request with the same idempotency key
@@ -72,7 +72,7 @@ fn grouped(key: &str) -> String {
 }
 
 impl Games {
-    /// Creates activation keys for a game. If the copies of the game are limited, each key uses up a copy.
+    /// Creates activation keys for a game. If the game has a limited number of copies, each key takes one.
     pub async fn make_keys(
         &self,
         game: GameId,

@@ -8,10 +8,10 @@ use crate::games::purchase::sql::took_effect;
 use crate::idempotency_key::HashedKey;
 use crate::ids::{ActivationKeyId, GameId, UserId};
 
-/// Error code with which the SQL function `make_keys` reports that the request asks for more keys than copies are left.
+/// Error code that the SQL function `make_keys` raises if the request asks for more keys than there are copies left.
 const TOO_FEW: &str = "RW003";
 
-/// Error code with which the SQL function `make_keys` reports that the game has been deleted.
+/// Error code that the SQL function `make_keys` raises if the game has been deleted.
 const DELETED: &str = "RW004";
 
 /// Finds the activation keys that an earlier request with this idempotency key created, and the content hash of that
@@ -29,7 +29,7 @@ pub(super) async fn find_batch(
     Ok(row.map(|row| (row.ids.into_iter().map(ActivationKeyId).collect(), row.content_hash)))
 }
 
-/// Inserts activation keys. If the copies of the game are limited, each key uses up a copy. Returns false if the caller
+/// Inserts activation keys. If the game has a limited number of copies, each key takes one. Returns false if the caller
 /// must retry.
 pub(super) async fn make_keys(
     db: &mut PgConnection,
@@ -53,7 +53,7 @@ pub(super) async fn make_keys(
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(DELETED) => {
             Err(StoreRefusal::GameNotFound.into())
         }
-        // A concurrent attempt of the same request has already created the keys.
+        // A concurrent duplicate of this request has already created the keys.
         Err(sqlx::Error::Database(error)) if error.constraint() == Some("key_batch_key") => {
             Ok(false)
         }

@@ -33,7 +33,7 @@ pub struct NewGame {
     pub state: GameState,
     pub base: Option<GameId>,
     pub copies: Option<i32>,
-    /// Whether the request has no fields other than title, genre, price and description.
+    /// Whether the request sets only the title, genre, price and description.
     pub is_plain: bool,
 }
 
@@ -46,8 +46,8 @@ pub struct AddedGame {
 }
 
 impl NewGame {
-    /// Returns the fields of the new game as texts. Their hash is stored with the idempotency key, so that a client
-    /// that reuses the key for a different game is detected.
+    /// Returns the fields of the new game as texts. Their hash is stored with the idempotency key, to detect a client
+    /// that reuses the key for a different game.
     pub(in crate::games) fn content(&self) -> Vec<String> {
         let price = |price: &Price| format!("{} {}", price.amount.0, price.currency.code());
         let prices: Vec<String> = self.prices.iter().map(price).collect();
@@ -61,7 +61,7 @@ impl NewGame {
         content
     }
 
-    /// Returns the game as it is right after it was added, when no sale lowers its prices yet.
+    /// Returns the game as it is just after it was added, before any sale lowers its prices.
     fn with_id(&self, id: GameId) -> Game {
         let mut further = self.prices.clone();
         further.sort_by_key(|price| price.currency.code().to_owned());
@@ -126,7 +126,7 @@ impl Games {
         }
         let inserted = insert_all(&mut tx, &[Insertion { game: new, key }], Some(trace)).await?;
         let Some(&[id]) = inserted.as_deref() else {
-            // If no row was inserted, a concurrent attempt of the same request has added the game.
+            // If no row was inserted, a concurrent duplicate of this request has added the game.
             let key = key.ok_or(Error::Overloaded)?;
             let id = find_replay(&mut tx, key).await?.ok_or(Error::Overloaded)?;
             return Ok(AddedGame { id, title: new.title.clone(), replayed: true });

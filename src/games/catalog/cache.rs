@@ -1,4 +1,4 @@
-//! Cache of lists of games; each cached list is a complete response. The catalog has a revision, a number that grows
+//! Cache of game lists; each cached list is a complete response. The catalog has a revision, a number that increases
 //! with each change. A cached list is valid as long as the revision has not changed since the list was read.
 //!
 //! A process that last read the revision more than [`CHECK_INTERVAL`] ago reads it again before it serves a cached
@@ -18,16 +18,16 @@ use crate::error::Result;
 use crate::ledger::tail::Tail;
 use crate::telemetry::Metrics;
 
-/// Longest time for which a process uses the revision of the catalog before it reads the revision again.
+/// Longest time that a process relies on a catalog revision before it reads the revision again.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Shortest time between two reads of the catalog's revision, regardless of how many events arrive.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// Maximum number of lists of games that are cached.
+/// Maximum number of cached game lists.
 const LISTS_MAX: usize = 256;
 
-/// Largest list of games that is cached, in bytes.
+/// Largest game list that is cached, in bytes.
 const LIST_BYTES_MAX: usize = 256 * 1024;
 
 /// A list of games, as the response that is sent to clients.
@@ -56,7 +56,7 @@ struct KnownRevision {
     events: watch::Receiver<()>,
 }
 
-/// Cache of lists of games. Each list is stored under its filter.
+/// Cache of game lists, keyed by their filters.
 pub struct CatalogCache {
     lists: Cache<GameFilter, Arc<CachedList>>,
     known: Mutex<KnownRevision>,

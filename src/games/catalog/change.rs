@@ -40,13 +40,13 @@ pub struct GameChanges {
     pub state: Option<GameState>,
     pub base: Option<GameId>,
     pub copies: Option<CopiesChange>,
-    /// Whether the request changes no fields other than title, genre, price and description.
+    /// Whether the request changes only the title, genre, price or description.
     pub is_plain: bool,
 }
 
-/// Returns an error unless the caller may add, change or delete a game. `is_plain_house` says that the game belongs to
-/// the operator, is not a draft and was never sold, and that the request has no fields other than title, genre, price
-/// and description. A server with open access then requires no credential.
+/// Returns an error unless the caller may add, change or delete a game. `is_plain_house` is true if the game belongs to
+/// the operator, is not a draft and was never sold, and the request sets only the title, genre, price or description. A
+/// server with open access then requires no credential.
 pub(super) fn require_change(
     caller: &Caller,
     user: Option<UserId>,
@@ -87,8 +87,8 @@ impl Games {
         let mut db = self.db.acquire("games.update").await?;
         let mut tx = db.begin().await?;
         require_change_of(&mut tx, id, changes.is_plain, caller).await?;
-        // Taking the lock waits for purchases in progress, if the game is about to get a limit on copies or to become a
-        // draft.
+        // If the game is about to get a limit on copies or become a draft, taking the lock waits for purchases in
+        // progress.
         let stops_sales = matches!(changes.copies, Some(CopiesChange::Limit(_)))
             || changes.state == Some(GameState::Draft);
         let (game, before) = lock(&mut tx, id, stops_sales).await?;

@@ -157,7 +157,7 @@ impl Games {
         self.game(id, caller).await.map(drop)
     }
 
-    /// Returns the main currency of a game, which is the currency of a price if the request names none.
+    /// Returns the main currency of a game. A price that a request gives without a currency is in this currency.
     pub(in crate::games) async fn main_currency(&self, id: GameId) -> Result<Currency> {
         let mut db = self.db.acquire("games.main_currency").await?;
         let row = sql::find(&mut db, id).await?.ok_or(StoreRefusal::GameNotFound)?;

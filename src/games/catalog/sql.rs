@@ -83,7 +83,7 @@ pub(super) async fn find(db: &mut PgConnection, id: GameId) -> Result<Option<Gam
     }))
 }
 
-/// Returns the revision of the catalog, a number that grows with each change.
+/// Returns the revision of the catalog, a number that increases with each change.
 pub(super) async fn revision(db: &mut PgConnection) -> Result<i64> {
     Ok(sqlx::query_scalar!("select revision from catalog").fetch_one(db).await?)
 }
@@ -291,8 +291,8 @@ pub(super) async fn set_state(db: &mut PgConnection, id: GameId, state: &str) ->
     Ok(())
 }
 
-/// Deletes the price that a game has in its main currency in addition to its main price. Such a price can be left over
-/// after the main currency was changed.
+/// Deletes the price, other than the main price, that a game has in its main currency. Such a price can be left over
+/// from before a change of the main currency.
 pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!(
         "delete from game_price p using game g where g.id = $1 and p.game = g.id and p.currency = g.currency",
@@ -303,7 +303,7 @@ pub(super) async fn drop_price_in_main_currency(db: &mut PgConnection, id: GameI
     Ok(())
 }
 
-/// Invalidates every quote of a game, because its prices have changed.
+/// Invalidates every quote for a game, because its prices have changed.
 pub(super) async fn bump_game(db: &mut PgConnection, id: GameId) -> Result<()> {
     sqlx::query!("update game set revision = revision + 1 where id = $1", id.0).execute(db).await?;
     Ok(())

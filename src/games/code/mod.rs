@@ -20,7 +20,7 @@ use crate::secret::random_bytes;
 /// Longest discount code, in characters.
 pub const CODE_MAX: usize = 32;
 
-/// Highest limit that a request can set on the uses of a discount code per user.
+/// Highest limit on uses per user that a request can set for a discount code.
 pub const USES_PER_USER_MAX: i32 = 1_000;
 
 /// Characters of generated discount codes and activation keys: digits and letters that are not easily confused.
@@ -53,8 +53,8 @@ pub struct NewCode {
 }
 
 impl NewCode {
-    /// Returns the fields of the new code as texts. Their hash is stored with the idempotency key, so that a client
-    /// that reuses the key for a different code is detected.
+    /// Returns the fields of the new code as texts. Their hash is stored with the idempotency key, to detect a client
+    /// that reuses the key for a different code.
     fn content(&self) -> [String; 8] {
         fn text(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
@@ -197,7 +197,7 @@ impl Games {
                 tx.commit().await?;
                 Ok(CreatedCode { id, code, replayed: false })
             }
-            // A concurrent attempt of the same request may have created the code.
+            // A concurrent duplicate of this request may have created the code.
             None => match find_replay(&mut tx, key).await? {
                 Some(earlier) => Ok(earlier),
                 None => Err(StoreRefusal::CodeExists(code).into()),

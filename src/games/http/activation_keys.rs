@@ -61,8 +61,8 @@ struct ActivationKeysBody {
 
 /// Create activation keys
 ///
-/// Each key adds the game to the library of the user who redeems it. If the copies of the game are limited, creating a
-/// key uses up a copy. The response to a repeated request contains the ids of the keys, but not the keys themselves.
+/// Each key adds the game to the library of the user who redeems it. If the game has a limited number of copies, each
+/// key takes one. The response to a repeated request contains the ids of the keys, but not the keys themselves.
 /// Requires the scope `games:write`, unless the caller is the publisher.
 #[utoipa::path(
     post, path = "/api/games/{id}/keys", tag = "games", security(("bearer" = [])),

@@ -15,7 +15,7 @@ use crate::ids::GameId;
 use crate::ledger::currency::{Currencies, Currency};
 use crate::ledger::money::{MAX_BALANCE, Minor};
 
-/// Highest limit that a request can set for the copies of a game.
+/// Highest limit on copies that a request can set for a game.
 const COPIES_MAX: i32 = 1_000_000_000;
 
 /// A price in a currency other than the main currency.
@@ -113,7 +113,7 @@ impl PutGame<'_> {
         validator.finish(game).map_err(into_game_error)
     }
 
-    /// Returns the main currency that the request gives, if any.
+    /// Returns the main currency that the request specifies, if any.
     pub(super) fn currency(&self, currencies: &Currencies) -> Result<Option<Currency>> {
         let mut validator = Validator::default();
         let currency = self.main_currency(&mut validator, currencies);
@@ -141,7 +141,7 @@ impl PutGame<'_> {
         validator.finish(Some(changes)).map_err(into_game_error)
     }
 
-    /// Returns whether the request has no fields other than title, genre, price and description.
+    /// Returns whether the request sets only the title, genre, price and description.
     fn is_plain(&self) -> bool {
         let Self { currency, prices, publisher, state, base, copies, .. } = self;
         prices.is_none()

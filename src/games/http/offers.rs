@@ -90,7 +90,7 @@ struct PutSale<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = String, example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
-    /// Maximum number of copies that are sold at the sale price; not limited if absent.
+    /// Maximum number of copies that are sold at the sale price; unlimited if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 500)]
     budget: RawField<'a>,
@@ -175,8 +175,9 @@ impl TryFrom<&Sale> for SaleBody {
 
 /// Create or change a sale
 ///
-/// A sale lowers the price of a game from `starts_at` to `ends_at`, by the clock of the database. If several sales run
-/// at the same time, the lowest price applies. Requires the scope `games:write`, unless the caller is the publisher.
+/// A sale lowers the price of a game from `starts_at` to `ends_at`, according to the database clock. If several sales
+/// run at the same time, the lowest price applies. Requires the scope `games:write`, unless the caller is the
+/// publisher.
 #[utoipa::path(
     put, path = "/api/games/{id}/sales/{sale}", tag = "games", security(("bearer" = [])),
     params(
@@ -292,11 +293,11 @@ struct CreateCode<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2026-02-07T12:00:00Z", format = DateTime)]
     ends_at: RawField<'a>,
-    /// Maximum number of uses in total; not limited if absent.
+    /// Maximum number of uses in total; unlimited if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 1000)]
     uses: RawField<'a>,
-    /// Maximum number of uses per user, at most 1,000; not limited if absent.
+    /// Maximum number of uses per user, at most 1,000; unlimited if absent.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i32>, example = 1)]
     uses_per_user: RawField<'a>,

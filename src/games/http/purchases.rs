@@ -36,8 +36,8 @@ where
 
 #[derive(Deserialize, ToSchema)]
 struct PurchaseGame<'a> {
-    /// Price that the buyer has seen. If the current price differs, the purchase is refused, and the error contains the
-    /// current price.
+    /// Price that the buyer was shown. If the current price differs, the purchase is refused, and the error contains
+    /// the current price.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "19.99")]
     expected_price: RawField<'a>,

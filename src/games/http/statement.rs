@@ -59,8 +59,8 @@ struct StatementHead {
     publisher: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if the request names an end. Earlier than the requested end if transfers from before the
-    /// requested end may still be uncommitted.
+    /// End of the statement; present if the request specifies an end. It is earlier than the requested end if transfers
+    /// from before that time may still be uncommitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,
@@ -178,7 +178,7 @@ fn head(statement: &PublisherStatement, format: DocumentFormat) -> Result<String
         closing_balance: number(statement.closing, currency)?,
     };
     let mut text = to_json(&head)?;
-    // The list of entries follows as the last field of the object.
+    // Removes the closing brace, because the list of entries follows as the last field of the object.
     text.pop();
     text.push_str(r#","entries":["#);
     Ok(text)
@@ -240,8 +240,8 @@ struct PayoutBody {
 
 /// Pay a publisher
 ///
-/// Moves what the publisher has earned from the publisher's account into the publisher's main wallet. Requires the
-/// scope `games:write`, unless the caller is the publisher.
+/// Moves the balance of the publisher's account to the publisher's main wallet. Requires the scope `games:write`,
+/// unless the caller is the publisher.
 #[utoipa::path(
     post, path = "/api/publishers/{id}/payout", tag = "games", security(("bearer" = [])),
     params(("id" = String, Path, description = "The publisher", example = "1"), IdempotencyKey),

@@ -1,5 +1,5 @@
-//! Parser for a record of an imported file. A record can have the fields of `POST /api/games`, and fields that only
-//! files have.
+//! Parser for a record of an imported file. A record can have the fields of `POST /api/games`, and fields that exist
+//! only in files.
 
 use serde::Deserialize;
 
@@ -32,7 +32,7 @@ pub(super) struct Candidate {
     pub game: NewGame,
 }
 
-/// The fields of a record: those of [`PutGame`], and fields that only files have.
+/// The fields of a record: those of [`PutGame`], and fields that exist only in files.
 #[derive(Deserialize)]
 struct ImportedGame<'a> {
     #[serde(borrow, default)]

@@ -1,4 +1,4 @@
-//! Conversion of CSV rows to JSON objects, so that the same parser validates both formats of an import.
+//! Conversion of CSV rows to JSON objects, so that the same parser validates both import formats.
 
 use csv_core::{ReadRecordResult, Reader};
 use serde_json::Value;
@@ -71,7 +71,7 @@ impl CsvParser {
         missing.map_or(Ok(parser), |name| Err(format!("has no column {name}")))
     }
 
-    /// Converts a row to a JSON object, without its empty fields.
+    /// Converts a row to a JSON object, omitting empty fields.
     pub(super) fn json(&mut self, row: &[u8]) -> Result<String, FieldError> {
         let refused =
             |pointer: &str, detail: String| FieldError { pointer: pointer.to_owned(), detail };

@@ -9,7 +9,7 @@
 //! | [`GameImporter`] | adds the new games of a batch in one transaction | two batches in memory |
 //!
 //! A file can be imported again, after a correction or an interrupted import, and no game is added twice. The import
-//! makes the idempotency key of a game from its reference (its identifier in the system that the file comes from) or,
+//! derives the idempotency key of a game from its reference (its identifier in the system that the file comes from) or,
 //! without a reference, from all its fields, and adds only games whose key is new. Two imports of the same file can run
 //! at the same time.
 
@@ -75,7 +75,7 @@ impl fmt::Display for ImportRefusal {
 #[derive(Debug, Default)]
 pub struct BatchOutcome {
     pub added: u64,
-    /// Number of games that an earlier import or an earlier line has added.
+    /// Number of games that an earlier import, or an earlier line of the file, has already added.
     pub known: u64,
     /// Refusals, in the order of the lines; a record can have several.
     pub refused: Vec<ImportRefusal>,
@@ -87,7 +87,7 @@ impl BatchOutcome {
     }
 }
 
-/// Imports the games of files into the catalog.
+/// Imports games from files into the catalog.
 pub struct GameImporter {
     db: Database,
     currencies: Currencies,
@@ -185,8 +185,8 @@ async fn with_publishers(
     Ok(kept)
 }
 
-/// Adds the games whose idempotency key is new. A game whose key was used before counts as known if its fields are the
-/// same as in the earlier game, and is refused otherwise.
+/// Adds the games whose idempotency key is new. A game whose key was used before counts as known if its fields match
+/// those of the earlier game, and is refused otherwise.
 async fn add_new(
     db: &mut PgConnection,
     candidates: Vec<Candidate>,
@@ -252,7 +252,7 @@ async fn with_bases(
     Ok(kept)
 }
 
-/// Returns the idempotency key of a game, made from its reference (its identifier in the system that the file comes
+/// Returns the idempotency key of a game, derived from its reference (its identifier in the system that the file comes
 /// from) or, without a reference, from all its fields.
 fn key(candidate: &Candidate) -> HashedKey {
     let content = candidate.game.content();

@@ -16,7 +16,7 @@ use crate::ledger::currency::{Currencies, Currency};
 /// wait for that transaction.
 const BATCH_RECORDS_MAX: u64 = 1_000;
 
-/// Total size of the records of a batch, in bytes, at which the batch ends.
+/// Total size of its records, in bytes, at which a batch is complete.
 const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Maximum number of batches that wait while another batch is added.
@@ -27,7 +27,7 @@ const WAITING_BATCHES_MAX: usize = 1;
 pub struct ImportBatch {
     pub(super) candidates: Vec<Candidate>,
     pub(super) refused: Vec<ImportRefusal>,
-    /// Number of records in the batch, refused records included.
+    /// Number of records in the batch, including refused records.
     pub records: u64,
     /// Number of bytes of the file up to the end of the batch.
     pub bytes_read: u64,
@@ -68,7 +68,7 @@ pub(super) fn read(
 struct Reader<R> {
     records: FileRecords<R>,
     format: FileFormat,
-    /// Parser of CSV rows; `None` until the header was read.
+    /// Parser of CSV rows; `None` until the header has been read.
     csv: Option<CsvParser>,
     currencies: Currencies,
     default_currency: Currency,

@@ -27,7 +27,7 @@ pub(super) struct FileRecord<'a> {
 pub(super) struct FileRecords<R> {
     source: R,
     format: FileFormat,
-    /// Whole lines that were read from the file. The buffer begins with the previous record.
+    /// Complete lines that were read from the file. The buffer begins with the previous record.
     buffer: Vec<u8>,
     /// End of the previous record in the buffer.
     consumed: usize,
@@ -52,7 +52,7 @@ impl RowState {
     fn after(self, byte: u8) -> Self {
         match (self, byte) {
             (Self::End | Self::Broken, _) => self,
-            // A line feed must follow a carriage return; otherwise the parser of fields refuses the row.
+            // A line feed must follow a carriage return; otherwise, the field parser refuses the row.
             (Self::Quoted, b'"') | (Self::Closing, b'\r') => Self::Closing,
             (Self::Quoted, _) | (Self::FieldStart | Self::Closing, b'"') => Self::Quoted,
             (_, b',') => Self::FieldStart,

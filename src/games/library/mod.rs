@@ -22,7 +22,7 @@ pub struct LibraryEntry {
 }
 
 impl Games {
-    /// Returns a page of the games that a user owns, in the order of their ids.
+    /// Returns a page of the games that a user owns, sorted by id.
     pub async fn library(
         &self,
         user: UserId,

@@ -1,5 +1,5 @@
-//! Metrics of the debts of publishers. A refund can take more from a publisher's account than the account contains;
-//! later sales pay off this debt.
+//! Metrics of publisher debts. A refund can take more from a publisher's account than the account contains; later sales
+//! pay off this debt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::games::purchase::seller_account;
 use crate::ledger::read;
 use crate::telemetry::gauge_value;
 
-/// Interval at which the debts are read for the metrics.
+/// Interval at which the debt metrics are updated.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Updates the metrics of publishers' debts until the process stops.
+/// Updates the publisher debt metrics until the process stops.
 pub async fn run(games: Games, stopping: CancellationToken) -> anyhow::Result<()> {
     loop {
         if let Err(error) = games.measure_debts().await {

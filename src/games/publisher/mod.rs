@@ -57,7 +57,7 @@ impl Games {
         }
         match sql::insert(&mut db, user, name, stored_fee, key).await? {
             Some(id) => Ok(publisher(id, false)),
-            // A concurrent attempt of the same request may have created the publisher.
+            // A concurrent duplicate of this request may have created the publisher.
             None => match find_replay(&mut db, key).await? {
                 Some(id) => Ok(publisher(id, true)),
                 None => Err(StoreRefusal::PublisherExists.into()),

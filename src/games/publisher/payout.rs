@@ -54,8 +54,8 @@ impl Games {
         let key = meta.key.hashed(meta.caller.name(), "publisher.payout", &content);
         let debit = seller_account(Some(publisher), currency)?;
         let request = PayoutRequest { player: PlayerId::from(row.user), currency, debit, key };
-        // The largest amount of a transfer; known only after an attempt has failed because the balance exceeds this
-        // amount.
+        // Largest amount that a transfer can move. It is known only after an attempt has failed because the balance
+        // exceeds this amount.
         let mut limit = None;
         for _ in 0..ATTEMPTS_MAX {
             if let Some(earlier) = self.find_payout(&request).await? {
@@ -64,7 +64,7 @@ impl Games {
             match self.try_payout(&request, &mut limit, meta).await {
                 Ok(Some(paid)) => return Ok(paid),
                 Ok(None) => {}
-                // An earlier attempt of the same request may have succeeded in the meantime.
+                // A duplicate of this request may have succeeded in the meantime.
                 Err(refusal) => {
                     return match self.find_payout(&request).await? {
                         Some(earlier) => Ok(earlier),
@@ -116,7 +116,8 @@ impl Games {
         match self.wallets.pay_main(&payout, legs, |_| Ok(Vec::new())).await? {
             Ok(posted) => request.paid(&posted).map(Some),
             Err(PayoutRefusal::InsufficientFunds) => Ok(None),
-            // The next attempt pays the largest amount of a transfer; the rest stays on the account of the publisher.
+            // The next attempt pays the largest amount that a transfer can move; the rest stays in the publisher's
+            // account.
             Err(PayoutRefusal::AmountTooLarge { limit: largest }) if limit.is_none() => {
                 *limit = Some(largest);
                 Ok(None)

@@ -1,4 +1,5 @@
-//! Statements of publishers: the changes to the balance of a publisher between two moments, read from the ledger.
+//! Statements of publishers: the changes to the balance of a publisher between two points in time, read from the
+//! ledger.
 
 use time::OffsetDateTime;
 
@@ -72,8 +73,8 @@ pub struct PublisherStatement {
     pub opening: Minor,
     pub closing: Minor,
     pub sums: StatementSums,
-    /// End of the statement, if the caller gave an end. Earlier than the requested end if transfers from before the
-    /// requested end may still be uncommitted.
+    /// End of the statement, if the caller specified an end. It is earlier than the requested end if transfers from
+    /// before that time may still be uncommitted.
     pub until: Option<OffsetDateTime>,
     accounts: Accounts,
     /// Range of ledger sequence numbers that are still to be read: the first number, and the number after the last.
@@ -90,7 +91,7 @@ struct Accounts {
 }
 
 impl Games {
-    /// Returns the statement of a publisher in a currency between two moments.
+    /// Returns the statement of a publisher in a currency, between two points in time.
     pub async fn publisher_statement(
         &self,
         publisher: PublisherId,
@@ -104,8 +105,8 @@ impl Games {
         require_manager(caller, found.as_ref().map(|row| row.user))?;
         found.ok_or_else(no_publisher)?;
         let own = seller_account(Some(publisher), currency)?;
-        // This moment is read before the snapshot is taken. Otherwise, the snapshot could lack entries from before this
-        // moment.
+        // This time is read before the snapshot is taken. Otherwise, the snapshot could lack entries from before this
+        // time.
         let settled = match from.or(to) {
             Some(_) => Some(read::settled_until(&mut db, own).await?),
             None => None,

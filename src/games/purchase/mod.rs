@@ -145,8 +145,8 @@ impl Games {
         key: Option<HashedKey>,
         meta: RequestMeta<'_>,
     ) -> Result<Purchase> {
-        // An earlier attempt of the same request may have succeeded. The code below would also find the purchase, but
-        // only after the discount code has counted as a guess.
+        // A duplicate of this request may have succeeded already. The code below would also find the purchase, but only
+        // after the discount code has counted as a guess.
         if request.code.is_some()
             && let Some(earlier) = self.find_purchase(key).await?
         {
@@ -178,7 +178,7 @@ impl Games {
                 Ok(quote) => self.charge(&quote, (buyer, recipient), key, meta).await,
                 Err(refusal) => Err(refusal),
             };
-            // Another attempt of the same request may have succeeded first, regardless of the outcome of this attempt.
+            // A duplicate of this request may have succeeded first, regardless of the outcome of this attempt.
             match outcome {
                 Ok(Some(purchase)) => return Ok(purchase),
                 Ok(None) => {
@@ -223,8 +223,8 @@ impl Games {
         }
     }
 
-    /// Charges the buyer and grants the game. Returns `None` if the quote no longer holds, or if an earlier attempt of
-    /// the same request has succeeded.
+    /// Charges the buyer and grants the game. Returns `None` if the quote no longer holds, or if a duplicate of this
+    /// request has succeeded.
     async fn charge(
         &self,
         quote: &Quote,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::ledger::currency::Currency;
 use crate::ledger::money::{InvalidRate, Minor, Rate};
 
-/// Error for a text that is not a list of tax rates.
+/// Error for a text that is not a valid list of tax rates.
 #[derive(Debug, thiserror::Error)]
 pub enum TaxRatesError {
     #[error("must be a list of CURRENCY=PERCENT, such as EUR=19,USD=8.25")]

@@ -1,4 +1,5 @@
-//! Quotes: the price of a game for a recipient at a moment, and the facts that must still hold when the game is bought.
+//! Quotes: the price of a game for a recipient at a point in time, and the facts that must still hold when the game is
+//! bought.
 
 use std::sync::Arc;
 
@@ -22,10 +23,10 @@ use crate::ledger::money::{Minor, Rate};
 /// copies would make each other's ledger batches fail.
 const LAST_COPIES: i32 = 256;
 
-/// Maximum number of pairs of game and currency whose facts [`QuoteCache`] remembers.
+/// Maximum number of (game, currency) pairs whose facts [`QuoteCache`] stores.
 const QUOTES_MAX: usize = 10_000;
 
-/// Maximum number of pairs of game and buyer that [`QuoteCache`] remembers.
+/// Maximum number of (game, buyer) pairs that [`QuoteCache`] stores.
 const TRIED_MAX: usize = 100_000;
 
 /// Cache of the facts that quotes depend on. With a cached quote, a purchase reads nothing from the database before its
@@ -33,7 +34,7 @@ const TRIED_MAX: usize = 100_000;
 /// that the buyer does not own the game.
 pub(in crate::games) struct QuoteCache {
     rows: Cache<(GameId, Option<Currency>), Arc<sql::QuoteRow>>,
-    /// Pairs of game and buyer for which a purchase at a cached quote was tried, successfully or not. A refused posting
+    /// (Game, buyer) pairs for which a purchase at a cached quote was tried, successfully or not. A refused posting
     /// delays other postings, so each buyer can try a cached quote for a game only once.
     tried: Cache<(GameId, UserId), ()>,
 }
@@ -44,7 +45,7 @@ impl Default for QuoteCache {
     }
 }
 
-/// The price of a game for a recipient at a moment, with the facts that the price depends on.
+/// The price of a game for a recipient at a point in time, with the facts that the price depends on.
 pub(super) struct Quote {
     pub row: sql::QuoteRow,
     code: Option<UsableCode>,
@@ -70,7 +71,7 @@ pub(super) struct ClaimRow<'a> {
     sale: Option<SaleId>,
     code: Option<CodeId>,
     code_use: Option<i32>,
-    /// End of the quote: the next moment at which a sale begins or ends, or the discount code ends.
+    /// Time at which the quote expires: the next time at which a sale begins or ends, or the discount code expires.
     until: Option<String>,
     price: i64,
     tax: i64,

@@ -26,7 +26,7 @@ use crate::wallet::{RequestMeta, from_post_error};
 /// Maximum number of attempts to refund a purchase. An attempt fails if the owner's games change in the meantime.
 const ATTEMPTS_MAX: usize = 32;
 
-/// Maximum number of games, downloadable content included, that a refund takes away.
+/// Maximum number of games, including downloadable content, that a refund takes away.
 const GAMES_MAX: usize = 10_000;
 
 /// A completed refund.
@@ -87,7 +87,7 @@ impl Games {
             match self.try_refund(game, (buyer, recipient), key, meta).await {
                 Ok(Some(refunded)) => return Ok(refunded),
                 Ok(None) => {}
-                // An earlier attempt of the same request may have succeeded in the meantime.
+                // A duplicate of this request may have succeeded in the meantime.
                 Err(refusal) => {
                     return match self.find_refund(game, key).await? {
                         Some(earlier) => Ok(earlier),

@@ -42,7 +42,7 @@ pub(super) struct QuoteRow {
     /// Number of running and future sales of the game that limit the copies sold at the sale price. If this number is
     /// not zero, the facts cannot be cached, because a sale can sell out without a change to the game.
     pub budgets: i64,
-    /// Next moment at which a sale of the game begins or ends.
+    /// Next time at which a sale of the game begins or ends.
     pub until: Option<OffsetDateTime>,
     pub stock: Option<i64>,
     pub left: Option<i32>,

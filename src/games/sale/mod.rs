@@ -1,7 +1,7 @@
 //! Sales: a lower price of a game for a limited time. A sale can have a budget: the maximum number of copies that are
 //! sold at the sale price.
 //!
-//! The clock of the database decides which sale runs. If several sales run, the lowest price applies.
+//! The database clock decides which sales are running. If several sales are running, the lowest price applies.
 
 mod sql;
 
@@ -20,7 +20,7 @@ use crate::ledger::money::Rate;
 /// Longest name of a sale, in characters.
 pub const NAME_MAX: usize = 64;
 
-/// Maximum number of sales that a game can have, ended sales included.
+/// Maximum number of sales that a game can have, including ended sales.
 const SALES_MAX: i64 = 1_000;
 
 /// Discount that a sale gives.
@@ -53,8 +53,8 @@ pub struct SalePut {
 }
 
 impl Games {
-    /// Creates or changes a sale of a game. A lower maximum number of copies at the sale price does not affect copies
-    /// that were already sold.
+    /// Creates or changes a sale of a game. Lowering the budget of a sale does not affect copies that were already
+    /// sold.
     pub async fn put_sale(
         &self,
         game: GameId,

@@ -1,4 +1,4 @@
-//! Route `POST /api/events`, with which game servers publish the outcomes and the progress of games.
+//! Route `POST /api/events`, with which game servers publish game outcomes and game progress.
 
 pub mod retention;
 mod sql;

@@ -1,4 +1,4 @@
-//! Realtime topics that announce changes of players' balances. Only gRPC streams use these topics; WebSocket clients
+//! Realtime topics that announce changes to players' balances. Only gRPC streams use these topics; WebSocket clients
 //! cannot subscribe to them.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use crate::wallet::transfer::{wallet_of, wallets_of};
 
 const PREFIX: &str = "balance:";
 
-/// Feed of the topics that announce changes of players' balances.
+/// Feed of the topics that announce changes to players' balances.
 pub(super) struct Balances {
     pub(super) players: Players,
 }

@@ -13,7 +13,7 @@ use crate::realtime::feed::{Feed, Topic, Wanted};
 /// Longest name of a leaderboard, in characters.
 const BOARD_MAX: usize = 64;
 
-/// Name of the topic about the progress of games. Another feed ([`super::progress`]) serves the topic.
+/// Name of the game progress topic, which another feed ([`super::progress`]) serves.
 pub(super) const PROGRESS: &str = "gameprogress-event";
 
 /// Topics with a fixed name that this feed serves.
@@ -30,8 +30,8 @@ impl Feed for NamedTopics {
         (is_board || TOPICS.contains(&name)).then(|| Topic::of_events(name))
     }
 
-    /// Refuses anonymous callers unless access is open. The topic `game_updates`, about the catalog of games, is always
-    /// public.
+    /// Refuses anonymous callers unless access is open. The topic `game_updates`, which announces changes to the
+    /// catalog, is always public.
     fn authorize<'a>(&'a self, caller: &'a Caller, topic: &'a Topic) -> BoxFuture<'a, Result<()>> {
         let is_anonymous = matches!(caller.principal(), Principal::Anonymous);
         let is_open = caller.policy().access == Access::Open;

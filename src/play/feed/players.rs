@@ -33,7 +33,7 @@ pub(in crate::play) struct PlayerWallet {
 pub struct Players {
     db: Database,
     access: Access,
-    /// Cached players by their wallet; `None` for a wallet that is not the main wallet of a player.
+    /// Cached players, keyed by wallet; `None` for a wallet that is not the main wallet of a player.
     cache: Arc<Cache<WalletId, Option<Arc<PlayerWallet>>>>,
 }
 

@@ -13,7 +13,7 @@ pub(super) struct LeaderRow {
 }
 
 /// Returns the leader of the game, and locks its row until the transaction ends. Each book (a part of the ledger) is
-/// read by its own task. The lock keeps the other tasks from changing the leader meanwhile.
+/// read by its own task, and the lock keeps the other tasks from changing the leader in the meantime.
 pub(super) async fn lock_leader(db: &mut PgConnection) -> Result<LeaderRow> {
     let row =
         sqlx::query_as!(LeaderRow, "select player, balance, since from game_leader for update");

@@ -217,7 +217,7 @@ impl Leaderboards {
         if !settings.prizes.is_empty() {
             caller.require_scope(Scope::WalletWrite)?;
         }
-        // A current season that is past its end is ended first, so that the change does not affect it.
+        // If the current season is past its end, it is ended first, so that the change does not affect it.
         if let Ok(id) = self.id_of(name).await {
             self.end_due_season(id).await?;
         }
@@ -270,7 +270,7 @@ impl Leaderboards {
         Ok(Board { settings: settings.clone(), ..board })
     }
 
-    /// Returns at most `limit` leaderboards in the order of their names, beginning after the name `after`.
+    /// Returns at most `limit` leaderboards, sorted by name, beginning after the name `after`.
     pub async fn list(&self, after: &str, limit: i64) -> Result<Vec<Board>> {
         let mut db = self.db.snapshot("leaderboard.list").await?;
         let rows = sql::list_boards(&mut db, after, limit).await?;

@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::ids::{LeaderboardId, SeasonId};
 use crate::jobs::{self, Registry};
 
-/// Maximum number of attempts of a job. With the exponential backoff of the queue, the last attempt comes about a day
-/// after the first attempt.
+/// Maximum number of attempts of a job. With the queue's exponential backoff, the last attempt runs about a day after
+/// the first attempt.
 const ATTEMPTS_MAX: i16 = 13;
 
 /// Job that ends the current season of a leaderboard if the season is past its scheduled end.

@@ -41,7 +41,7 @@ impl Schedule {
         }
     }
 
-    /// Returns the first time after `moment` that matches the cron expression, if there is any.
+    /// Returns the first time after `moment` that matches the cron expression, if any.
     pub(super) fn next_after(&self, moment: OffsetDateTime) -> Option<OffsetDateTime> {
         let after = DateTime::<Utc>::from_timestamp(moment.unix_timestamp(), 0)?;
         let mut from = after.with_timezone(&self.time_zone);

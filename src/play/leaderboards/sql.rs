@@ -37,7 +37,7 @@ fn stored_rules(settings: &BoardSettings) -> Result<String> {
     serde_json::to_string(&rules).map_err(|cause| Error::Internal(cause.into()))
 }
 
-/// Returns the current time of the database's clock, which decides when seasons begin and end.
+/// Returns the current time of the database clock, which decides when seasons begin and end.
 pub(super) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime> {
     Ok(sqlx::query_scalar!(r#"select leaderboard_now() as "now!""#).fetch_one(db).await?)
 }
@@ -86,7 +86,7 @@ pub(super) async fn lock_board(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Returns at most `limit` leaderboards in the order of their names, beginning after the name `after`.
+/// Returns at most `limit` leaderboards, sorted by name, beginning after the name `after`.
 pub(super) async fn list_boards(
     db: &mut PgConnection,
     after: &str,

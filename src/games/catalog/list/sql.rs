@@ -6,7 +6,7 @@ use super::GameFilter;
 use crate::error::Result;
 use crate::ids::{GameId, PublisherId};
 
-/// Returns the revision of the catalog that a snapshot shows, and the position of the snapshot in the ledger.
+/// Returns the catalog revision in a snapshot, and the position of the snapshot in the ledger.
 pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64, String)> {
     let row = sqlx::query!(r#"select revision, ledger.position() as "position!" from catalog"#);
     let row = row.fetch_one(db).await?;
@@ -14,9 +14,9 @@ pub(super) async fn revision_and_position(db: &mut PgConnection) -> Result<(i64,
 }
 
 /// Makes Postgres plan each search for its actual words, because the best plan depends on how frequent a word is. For a
-/// frequent word, Postgres should read the games in the order of their ids; for a rare word, it should sort the matches
-/// from the index. The wrong plan takes up to a second. Also lowers the assumed cost of random reads, because the
-/// catalog fits into memory.
+/// frequent word, Postgres should read the games in id order; for a rare word, it should sort the matches from the
+/// index. The wrong plan takes up to a second. Also lowers the assumed cost of random reads, because the catalog fits
+/// into memory.
 pub(super) async fn plan_by_values(db: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         r#"select set_config('plan_cache_mode', 'force_custom_plan', true) as "mode",
@@ -37,7 +37,7 @@ pub(super) struct ListedRow {
     pub currency: String,
 }
 
-/// Returns a page of published games, in the order of their ids.
+/// Returns a page of published games, sorted by id.
 pub(super) async fn list(db: &mut PgConnection, filter: &GameFilter) -> Result<Vec<ListedRow>> {
     match filter {
         GameFilter { on_sale: true, .. } => list_on_sale(db, filter).await,

@@ -46,8 +46,7 @@ impl SegmentHandler<HighestRaises> for Recorder {
             owners.push(&raise.player);
             balances.push(raise.balance);
         }
-        // The boards are locked in the order of their currencies, so that two processes that record balances cannot
-        // deadlock.
+        // The boards are locked in currency order, so that two processes that record balances cannot deadlock.
         for (currency, (owners, balances)) in of_currency {
             sql::record(db, currency, &owners, &balances).await?;
         }

@@ -133,7 +133,7 @@ struct BalanceRankBody {
     /// Index of the player's entry in `entries`, from 0.
     #[schema(example = 5)]
     index: usize,
-    /// The player's entry and its neighbors, in the order of their ranks.
+    /// The player's entry and its neighbors, best rank first.
     entries: Vec<BalanceEntryBody>,
 }
 

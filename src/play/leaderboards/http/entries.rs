@@ -174,7 +174,7 @@ struct SubmitScore<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = i64, example = 1200)]
     score: RawField<'a>,
-    /// Second score, which orders players with equal scores; 0 by default.
+    /// Second score, which breaks ties between equal scores; 0 by default.
     #[serde(borrow, default)]
     #[schema(value_type = Option<i64>, example = 0)]
     subscore: RawField<'a>,
@@ -321,7 +321,7 @@ struct EntryWithNeighborsBody {
     /// Index of the player's entry in `entries`, from 0.
     #[schema(example = 5)]
     index: usize,
-    /// The entry and its neighbors, in the order of their ranks.
+    /// The entry and its neighbors, best rank first.
     entries: Vec<EntryBody>,
 }
 

@@ -1,4 +1,4 @@
-//! Routes under `/api/leaderboards`, which manage leaderboards, take scores, and return pages and ranks.
+//! Routes under `/api/leaderboards`, which manage leaderboards, accept scores, and return pages and ranks.
 
 mod balances;
 mod entries;

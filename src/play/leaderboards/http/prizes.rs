@@ -131,8 +131,8 @@ struct RetriedPrizesBody {
 
 /// Retry the unpaid prizes
 ///
-/// Tries again to pay the unpaid prizes of a leaderboard. Before the request, fix the cause, such as an empty prize
-/// account. Requires the scope `admin`.
+/// Tries again to pay the unpaid prizes of a leaderboard. First fix the cause, for example an empty prize account.
+/// Requires the scope `admin`.
 #[utoipa::path(
     post, path = "/api/leaderboards/{board}/prizes/retry", tag = "play", security(("bearer" = [])),
     params(

@@ -55,7 +55,7 @@ pub(in crate::play::leaderboards) async fn of_ranks(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns at most `limit` due prizes of a season, in the order of their ranks.
+/// Returns at most `limit` due prizes of a season, best rank first.
 pub(super) async fn due(
     db: &mut PgConnection,
     season: SeasonId,

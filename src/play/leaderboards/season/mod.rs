@@ -1,9 +1,9 @@
 //! End of leaderboard seasons. When a season ends, exactly one process records the winners of the prizes and begins the
 //! next season.
 //!
-//! The clock of the database decides when a season ends. Every process looks for seasons that are past their end, and
-//! enqueues jobs that end them. If a score is submitted after the end of a season, but before the job has run, the
-//! submission first ends the season. The score then counts for the next season.
+//! The database clock decides when a season ends. Every process looks for seasons that are past their end, and enqueues
+//! jobs that end them. If a score is submitted after the end of a season, but before the job has run, the submission
+//! first ends the season. The score then counts for the next season.
 
 mod sql;
 

@@ -9,8 +9,8 @@ use crate::ids::{LeaderboardId, SeasonId};
 /// transaction short.
 const PURGED_MAX: i64 = 5_000;
 
-/// Values of the gauge metrics: the numbers of leaderboards, due prizes and unpaid prizes, and the overdue time of the
-/// most overdue season, in seconds.
+/// Values of the gauge metrics: the numbers of leaderboards, due prizes and unpaid prizes, and the time in seconds by
+/// which the most overdue season is past its end.
 pub(super) struct StateRow {
     pub boards: i64,
     pub due: i64,

@@ -58,7 +58,7 @@ struct Waiting {
     scope: RequestScope,
 }
 
-/// Handle of the task that batches submissions. Cheap to clone.
+/// Handle to the task that batches submissions. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::play::leaderboards) struct SubmissionQueue {
     queue: mpsc::Sender<Waiting>,
@@ -96,7 +96,7 @@ struct Batcher {
     db: Database,
     metrics: Arc<Metrics>,
     waiting: HashMap<LeaderboardId, BoardQueue>,
-    /// Leaderboards that have waiting submissions and no running batch, in the order of arrival.
+    /// Leaderboards that have waiting submissions and no running batch, in order of arrival.
     ready: VecDeque<LeaderboardId>,
 }
 
@@ -128,7 +128,7 @@ impl Batcher {
                 Some(board) = in_flight.next() => self.finish(board),
                 Some(waiting) = arrivals.recv(), if self.has_room() => {
                     self.push(waiting);
-                    // All submissions that have arrived meanwhile share the next batch.
+                    // All submissions that have arrived in the meantime share the next batch.
                     while self.has_room() && let Ok(waiting) = arrivals.try_recv() {
                         self.push(waiting);
                     }
@@ -180,7 +180,7 @@ async fn take(db: &Database, metrics: &Metrics, board: LeaderboardId, batch: Vec
     let scope = batch.first().map_or(RequestScope::Outside, |waiting| waiting.scope.clone());
     let outcomes = scope.run(submit(db, board, &queued)).await;
     let outcomes = match outcomes {
-        // A single submission may have made the whole batch fail, so each submission is tried alone.
+        // A single submission may have made the whole batch fail, so each submission is retried on its own.
         Err(Error::Internal(_)) if batch.len() > 1 => {
             let mut single = Vec::new();
             for waiting in &batch {
