@@ -15,7 +15,7 @@ use crate::secret::digest;
 /// Longest accepted key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// Text of the error for a key that is too long, is empty or contains invisible characters.
+/// Error text for a key that is too long, is empty or contains invisible characters.
 const INVALID: &str = "must have 1 to 255 visible characters";
 
 /// An idempotency key, hashed for storage.
@@ -23,7 +23,7 @@ const INVALID: &str = "must have 1 to 255 visible characters";
 pub struct HashedKey {
     /// Hash of the caller, the operation and the key.
     pub hash: Uuid,
-    /// Hash of the content of the parsed request.
+    /// Hash of the parsed request's content.
     pub content: Uuid,
 }
 

@@ -1,10 +1,10 @@
-//! Newtypes for ids. The compiler rejects, for example, the id of a user where the id of a wallet is expected. All ids
-//! are numbers in the database, except the id of a player, which is text.
+//! Newtypes for ids. The compiler rejects, for example, a user id where a wallet id is expected. All ids are numbers in
+//! the database, except player ids, which are text.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest id of a player, in characters.
+/// Longest player id, in characters.
 const PLAYER_ID_MAX: usize = 64;
 
 /// Id of a player: the numeric id of a user, or a name that a guest has chosen.
@@ -12,7 +12,7 @@ const PLAYER_ID_MAX: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct PlayerId(String);
 
-/// Error for a text that is not the id of a player.
+/// Error for a text that is not a valid player id.
 #[derive(Debug, thiserror::Error)]
 #[error("must have 1 to {PLAYER_ID_MAX} visible ASCII characters")]
 pub struct InvalidPlayerId;
@@ -90,7 +90,7 @@ ids! {
     HoldId;
     /// Id of a webhook.
     WebhookId;
-    /// Id of a delivery of a webhook.
+    /// Id of a webhook delivery.
     DeliveryId;
     /// Id of a balance alert.
     AlertId;
@@ -100,13 +100,13 @@ ids! {
     GameId;
     /// Id of a publisher.
     PublisherId;
-    /// Id of a sale of a game. Clients refer to the sale by its name.
+    /// Id of a game sale. Clients refer to the sale by its name.
     SaleId;
     /// Id of a discount code.
     CodeId;
     /// Id of an activation key.
     ActivationKeyId;
-    /// Id of a season of a leaderboard. Clients refer to the season by its number.
+    /// Id of a leaderboard season. Clients refer to the season by its number.
     SeasonId;
     /// Id of a saga, which is also the id of the order that the saga carries out.
     SagaId;

@@ -69,7 +69,7 @@ fn usage_error(invalid: &clap::Error) -> String {
     text.trim_start_matches("error: ").trim_end().to_owned()
 }
 
-/// Returns whether the value of a command-line argument is secret, and so must not be printed. `argument` has clap's
+/// Returns whether the value of a command-line argument is secret, and so must not be printed. `argument` is in clap's
 /// notation, `--name <NAME>`. An unknown argument counts as secret, because its name may be the misspelled name of a
 /// secret argument.
 fn is_secret(argument: &str) -> bool {

@@ -42,7 +42,7 @@ pub(super) struct ApiKeyBody {
     name: String,
     #[schema(value_type = Vec<Scope>)]
     scopes: Vec<String>,
-    /// Id of a publisher, if the key is limited to the games of this publisher; otherwise null.
+    /// Id of the publisher whose games the key is limited to; null if the key has no such limit.
     #[schema(required)]
     publisher: Option<String>,
     /// The key itself. Present only in the response to the request that creates or rotates the key.
@@ -51,7 +51,7 @@ pub(super) struct ApiKeyBody {
     key: Option<String>,
     #[schema(example = "2026-01-31T12:00:00.123456Z", format = DateTime)]
     created_at: String,
-    /// Time of the last use, precise to a minute; null if the key was never used.
+    /// Time of the last use, accurate to the minute; null if the key has never been used.
     #[schema(required, format = DateTime)]
     last_used_at: Option<String>,
     #[schema(required, format = DateTime)]
@@ -96,8 +96,8 @@ struct CreateKey<'a> {
     #[serde(borrow, default)]
     #[schema(required, value_type = Vec<Scope>)]
     scopes: RawField<'a>,
-    /// Id of a publisher. Limits the key to the games of this publisher; the key may then have only the scopes
-    /// `games:read` and `games:write`.
+    /// Id of a publisher, to limit the key to its games; the key may then have only the scopes `games:read` and
+    /// `games:write`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "1")]
     publisher: RawField<'a>,

@@ -24,13 +24,13 @@ use crate::telemetry::Metrics;
 
 pub use self::sql::ApiKeyRow;
 
-/// Prefix of every API key. Tools that scan code for leaked secrets recognize API keys by the prefix.
+/// Prefix of every API key. Secret scanners recognize leaked API keys by this prefix.
 const PREFIX: &str = "rwk_";
 
 /// Longest name of an API key, in characters.
 pub const NAME_MAX: usize = 100;
 
-/// Time for which the previous secret of an API key stays valid after the key was rotated.
+/// Time for which the previous secret of an API key stays valid after a rotation.
 const OVERLAP: Duration = Duration::from_hours(24);
 
 /// Maximum number of API keys that a process caches.
@@ -67,7 +67,7 @@ pub struct ApiKeys {
     metrics: Arc<Metrics>,
 }
 
-/// Whether a credential is an API key; otherwise it is the token of a user.
+/// Whether a credential is an API key; otherwise it is a user token.
 pub fn is_key(credential: &Secret) -> bool {
     credential.reveal().starts_with(PREFIX)
 }
@@ -80,8 +80,8 @@ impl ApiKeys {
         Self { db, cache: Arc::new(Cache::new(CACHE_MAX)), metrics }
     }
 
-    /// Checks a credential that is an API key. Returns the id and the permissions of the key, or an error if the key is
-    /// not valid. A cached key is used only if it was read from the database at `not_before` or later.
+    /// Checks an API key that a client presented. Returns the id and the permissions of the key, or an error if the key
+    /// is not valid. A cache entry is used only if it was read from the database at `not_before` or later.
     pub async fn identify(
         &self,
         credential: &Secret,

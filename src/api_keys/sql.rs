@@ -1,4 +1,4 @@
-//! SQL statements on API keys.
+//! SQL statements for API keys.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub struct ApiKeyRow {
     pub id: ApiKeyId,
     pub name: String,
     pub scopes: Vec<String>,
-    /// Id of a publisher, if the key is limited to the games of this publisher.
+    /// Id of the publisher whose games the key is limited to; `None` if the key has no such limit.
     pub publisher: Option<PublisherId>,
     pub created_at: OffsetDateTime,
     pub last_used_at: Option<OffsetDateTime>,
@@ -43,7 +43,7 @@ pub(super) async fn create(
     Ok(row.fetch_optional(db).await?)
 }
 
-/// Returns at most `limit` keys with an id above `after`, in the order of their ids.
+/// Returns at most `limit` keys with an id above `after`, ordered by id.
 pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Result<Vec<ApiKeyRow>> {
     let rows = sqlx::query_as!(
         ApiKeyRow,
@@ -58,7 +58,7 @@ pub(super) async fn list(db: &mut PgConnection, after: i64, limit: i64) -> Resul
 /// The columns of an API key that are needed to check a credential.
 pub(super) struct StoredApiKey {
     pub scopes: Vec<String>,
-    /// User account of the publisher, if the key is limited to the games of a publisher.
+    /// User account of the publisher whose games the key is limited to; `None` if the key has no such limit.
     pub user: Option<UserId>,
     pub hash: Vec<u8>,
     /// Hash of the previous secret, while it is still valid after a rotation.
@@ -86,7 +86,7 @@ pub(super) async fn note_use(db: &mut PgConnection, id: ApiKeyId) -> Result<()> 
     Ok(())
 }
 
-/// Revokes a key. Returns false if the key does not exist or was revoked before.
+/// Revokes a key. Returns false if the key does not exist or was already revoked.
 pub(super) async fn revoke(db: &mut PgConnection, id: ApiKeyId) -> Result<bool> {
     let update = sqlx::query!(
         "update api_key set revoked_at = now() where id = $1 and revoked_at is null",

@@ -164,8 +164,8 @@ pub struct NewEntry<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Appends an entry without a reason. The caller passes the transaction of the recorded action, so that either both the
-/// action and the entry are committed, or neither is.
+/// Appends an entry without a reason. The caller passes the transaction that performs the action, so that the action
+/// and the entry are committed together or not at all.
 pub async fn append(
     db: &mut PgConnection,
     metrics: &Metrics,
@@ -177,8 +177,8 @@ pub async fn append(
     append_entry(db, metrics, actor, &NewEntry { action, subject, outcome, reason: None }).await
 }
 
-/// Appends an entry. The caller passes the transaction of the recorded action, so that either both the action and the
-/// entry are committed, or neither is.
+/// Appends an entry. The caller passes the transaction that performs the action, so that the action and the entry are
+/// committed together or not at all.
 pub async fn append_entry(
     db: &mut PgConnection,
     metrics: &Metrics,
@@ -193,7 +193,7 @@ pub async fn append_entry(
     Ok(())
 }
 
-/// Creates the counter of every action at zero, so that Prometheus counts the first entry as an increase.
+/// Registers the counter of each action with the value zero, so that Prometheus sees the first entry as an increase.
 pub fn preregister(metrics: &Metrics) {
     for action in AuditAction::ALL {
         metrics.wallet_trail_entries_total.preregister([action.name(), "done"]);

@@ -1,4 +1,4 @@
-//! SQL statements on the audit log.
+//! SQL statements for the audit log.
 
 use sqlx::PgConnection;
 

@@ -21,7 +21,7 @@ pub const CREDENTIAL_CACHED_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct PresentedCredential {
     pub token: Secret,
-    /// Time right before the credential was checked.
+    /// Time just before the credential was checked.
     pub checked_at: Instant,
 }
 
@@ -62,8 +62,7 @@ impl Authenticator {
     }
 
     /// Returns the caller of a request with these headers. A request without a credential is anonymous if access is
-    /// open, and refused otherwise. Records the caller's name, so that every later log line of the request
-    /// contains the name.
+    /// open, and refused otherwise. Records the caller's name, so that every later log line of the request contains it.
     pub async fn identify_request(&self, headers: &HeaderMap) -> Result<Caller> {
         let caller = match bearer(headers)? {
             Some(credential) => self.backend.authenticate(&credential).await?,

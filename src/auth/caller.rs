@@ -23,7 +23,7 @@ pub struct SignedIn {
 #[derive(Debug, Clone, Default)]
 pub struct ApiKeyGrant {
     pub scopes: Vec<Scope>,
-    /// The user that the program acts for. If a user is set, the scopes apply only to objects that belong to this user.
+    /// User on whose behalf the program acts. If set, the scopes apply only to objects that belong to this user.
     pub user: Option<UserId>,
 }
 

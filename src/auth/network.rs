@@ -1,9 +1,9 @@
-//! The network of a client's address. A limit per address counts all addresses of a network as one client.
+//! The network of a client's address. Per-address limits count all addresses of a network as one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Returns the network that counts as one client: for IPv6 the /64 of the address, which usually belongs to a single
-/// client, and for IPv4 the address itself, even if it is mapped to IPv6.
+/// Returns the network that counts as one client: the /64 prefix of an IPv6 address, which usually belongs to a single
+/// client, or an IPv4 address itself, even if it arrives as an IPv4-mapped IPv6 address.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

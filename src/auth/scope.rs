@@ -110,7 +110,7 @@ impl Caller {
     }
 }
 
-/// Error for a name that is not the name of a scope.
+/// Error for an unknown scope name.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown scope")]
 pub struct UnknownScope;

@@ -56,7 +56,7 @@ impl Api {
         parse(&body)
     }
 
-    /// Gets a list that the server returns as a whole, without pages.
+    /// Gets a list that the server returns in a single response, without pagination.
     pub(super) async fn get_list(&self, path: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
         let (_, body) = self.send(Method::GET, self.url(path)?, None, None).await?;
         serde_json::from_str(&body).context("the response of the server is not a list")

@@ -35,7 +35,7 @@ use crate::webhook::signature::{self, SignedMessage};
 /// the delivery.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Largest delivery that is accepted, in bytes. Deliveries of the server are far smaller.
+/// Largest delivery that is accepted, in bytes. The server's deliveries are far smaller.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Hop-by-hop headers, which concern a single connection and are therefore not forwarded.

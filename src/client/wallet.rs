@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::api::{Api, print_list, print_object, with_member};
 use crate::output::OutputArgs;
 
-/// Columns of the printed list of wallets.
+/// Columns of the printed wallet list.
 const WALLET_COLUMNS: [&str; 4] = ["id", "owner", "balance", "currency"];
 
-/// Columns of the printed history of a wallet.
+/// Columns of the printed wallet history.
 const HISTORY_COLUMNS: [&str; 7] =
     ["id", "at", "kind", "direction", "counterparty", "amount", "balance"];
 

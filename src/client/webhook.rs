@@ -10,7 +10,7 @@ use super::listen::{self, ListenArgs};
 use super::wallet::OnceArgs;
 use crate::output::OutputArgs;
 
-/// Columns of the printed list of webhooks.
+/// Columns of the printed webhook list.
 const COLUMNS: [&str; 4] = ["id", "url", "events", "created_at"];
 
 #[derive(Debug, Clone, clap::Subcommand)]

@@ -163,7 +163,7 @@ pub struct FieldError {
 }
 
 impl Error {
-    /// Returns the time after which the client can try again.
+    /// Returns the time after which the client can retry.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { wait } => Some(Duration::from_secs(whole_seconds(*wait))),
@@ -225,8 +225,7 @@ fn moment(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
-/// Converts a time to wait to whole seconds, rounded up, so that a client that waits this long does not try again too
-/// early.
+/// Converts a wait to whole seconds, rounded up, so that a client that waits this long does not retry too early.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + 1
 }

@@ -1,4 +1,4 @@
-//! The table of problems: status, title and advice for every kind of failure that clients see.
+//! The problem table: status, title and advice for every kind of failure that clients see.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub struct Problem {
     pub status: StatusCode,
     /// Advice to the client, shown on the documentation page of the problem.
     pub advice: &'static str,
-    /// Time after which the client can try again, sent as `Retry-After`; `None` if that header is not sent.
+    /// Time after which the client can retry, sent as `Retry-After`; `None` if that header is not sent.
     pub retry_after: Option<Duration>,
 }
 
@@ -167,8 +167,8 @@ problems! {
 }
 
 impl Error {
-    /// Returns the entry of this error in the table of problems. The match has no wildcard, so the compiler demands an
-    /// entry for every new variant.
+    /// Returns this error's entry in the problem table. The match has no wildcard, so the compiler demands an entry for
+    /// every new variant.
     pub fn problem(&self) -> &'static Problem {
         match self {
             Self::NotFound(_) => &NOT_FOUND,

@@ -1,5 +1,5 @@
-//! Access log: records the latency of each request and writes a log line, even if the client disconnects. Of the
-//! successful requests, only a sample is logged.
+//! Access log: records the latency of each request and writes a log line, even if the client disconnects. Only a sample
+//! of the successful requests is logged.
 
 use std::sync::Arc;
 
@@ -119,8 +119,7 @@ impl<'a> Record<'a> {
                 )
             };
         }
-        // The level says who has to act: for `error` the operator, at once; for `warn` the operator, soon; for `info`
-        // the client.
+        // With `error`, the operator must act at once; with `warn`, soon. With `info`, the client must act.
         match status.as_u16() {
             500 => line!(error, "failed"),
             501.. => line!(warn, "failed"),

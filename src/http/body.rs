@@ -52,7 +52,7 @@ impl<const MAX: usize> JsonBody<MAX> {
         if bytes > MAX {
             return Err(Error::BodyTooLarge { limit: MAX });
         }
-        // Only bytes that have arrived take memory from the budget, not the length that the client announces.
+        // Only bytes that have arrived are charged to the budget, not the length that the client announces.
         if bytes > UNCHARGED_BYTES {
             let more = self.charge(part.len())?;
             self.charge.merge(more);
@@ -105,8 +105,8 @@ impl<const MAX: usize> JsonBody<MAX> {
 }
 
 /// A list in a request body, of which at most `MAX` elements are built in memory. Without this limit, a body of the
-/// permitted size could contain very many tiny elements such as `{}`, and each element takes far more memory than its
-/// JSON text.
+/// permitted size could contain a huge number of tiny elements such as `{}`, and each element takes far more memory
+/// than its JSON text.
 #[derive(Debug)]
 pub struct BoundedList<T, const MAX: usize> {
     items: Vec<T>,
@@ -226,7 +226,7 @@ impl<S: Send + Sync> FromRequest<S> for UntypedJsonBody {
     }
 }
 
-/// Whether the `Origin` header says that a web page of another server sent the request.
+/// Whether the request has an `Origin` header that does not match the request's host.
 fn has_foreign_origin(request: &Request) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());

@@ -40,7 +40,7 @@ impl Predicate for IsMarked {
 /// Sets the `Accept-Encoding` header of a request to `gzip` if the response may be compressed, and removes it
 /// otherwise.
 ///
-/// Only responses to `GET` are compressed. From the length of a compressed response, an attacker may guess a secret in
+/// Only responses to `GET` are compressed. The length of a compressed response can help an attacker guess a secret in
 /// the response; but only responses to `POST` contain secrets.
 pub(super) fn negotiate<B>(request: &mut Request<B>) {
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {

@@ -24,12 +24,12 @@ use crate::telemetry::{
 /// Longest request id, in bytes, that is accepted from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Context of a request. Middleware and handlers find it among the extensions of the request.
+/// Context of a request. Middleware and handlers find it in the request extensions.
 #[derive(Clone)]
 pub struct RequestContext(Arc<Inner>);
 
 struct Inner {
-    /// Request id that the client sent. If the client sent none, the trace id is also the id of the request.
+    /// Request id that the client sent, if any. Otherwise, the trace id serves as the request id.
     request_id: Option<HeaderValue>,
     trace: TraceContext,
     trace_id: ArrayString<32>,

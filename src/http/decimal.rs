@@ -90,7 +90,7 @@ impl MoneyFormat {
     }
 }
 
-/// Longest text of a decimal. The longest decimals are those of `rust_decimal`, with up to 31 characters.
+/// Maximum length of a decimal's text, in bytes. The longest texts, of up to 31 characters, come from `rust_decimal`.
 const DECIMAL_BYTES_MAX: usize = 40;
 
 /// An exact decimal in a response.

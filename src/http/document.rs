@@ -1,5 +1,5 @@
-//! Long documents, such as account statements, as JSON or CSV. They are streamed part by part, so the memory for a
-//! document does not depend on its length.
+//! Long documents, such as account statements, as JSON or CSV. They are streamed part by part, so memory use does not
+//! depend on the length of a document.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};

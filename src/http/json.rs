@@ -21,7 +21,7 @@ const HEADERS: usize = 12;
 /// Maximum number of unknown members that an error response lists.
 const UNKNOWN_MAX: usize = 20;
 
-/// Number of characters to which the name of an unknown member is truncated in an error response.
+/// Maximum length, in characters, of an unknown member's name in an error response. Longer names are truncated.
 const NAME_MAX: usize = 100;
 
 /// Returns a response with a JSON body.
@@ -85,8 +85,8 @@ fn explain<'a, T: Deserialize<'a>>(body: &'a [u8], cause: &serde_json::Error) ->
     Error::field(pointer + &member, detail)
 }
 
-/// Rewords an error of serde so that it does not mention Rust types. Returns the name of the missing or duplicate
-/// member, if the error reports such a member, and the new text.
+/// Rewords a serde error so that it does not mention Rust types. Returns the name of the missing or duplicate member,
+/// if the error reports such a member, and the new text.
 fn in_words_of_json(cause: &str) -> (Option<&str>, String) {
     let (cause, place) = cause.rsplit_once(" at line ").unwrap_or((cause, ""));
     let place = match place.split_once(" column ") {
@@ -146,7 +146,7 @@ fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// A value that JSON bodies contain as a string, such as an id, which is a number inside the program.
+/// A value that JSON bodies contain as a string, for example an id, which the program handles as a number.
 #[derive(Debug, Clone, Copy)]
 pub struct JsonText<T>(pub T);
 

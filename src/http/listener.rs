@@ -2,7 +2,7 @@
 //!
 //! | limit | effect when it is exceeded |
 //! |---|---|
-//! | connections of the listener | idle connections are closed, first those without a request; the new connection waits |
+//! | connections of the listener | idle connections are closed, starting with those that have sent no request; the new connection waits |
 //! | connections of one address | the new connection is closed |
 //! | time until the first request | the connection is closed |
 //! | unread responses of a connection | the next request waits until hyper has sent the earlier responses |
@@ -31,20 +31,20 @@ use crate::tasks::Tasks;
 /// Maximum number of concurrent streams (requests) on an HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 
-/// Maximum number of request body bytes that wait for their handler on one HTTP/2 stream.
+/// Maximum number of request body bytes that are buffered per HTTP/2 stream until the handler reads them.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Maximum number of request body bytes that wait for their handlers on all streams of an HTTP/2 connection together.
+/// Maximum total of request body bytes that are buffered across all streams of an HTTP/2 connection.
 const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
 
-/// Maximum number of response bytes that wait to be sent on one HTTP/2 stream.
+/// Maximum number of response bytes that are buffered per HTTP/2 stream until they are sent.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Interval of the pings that check whether a silent HTTP/2 client is still connected.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Pause after the listener could not accept a connection. Usually the process has run out of file descriptors, and
-/// connections that end during the pause release descriptors.
+/// Pause after a failed accept. Usually, the process has run out of file descriptors, and connections that end during
+/// the pause release some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket, and the pipeline that handles its requests.
@@ -122,7 +122,7 @@ impl Acceptor {
     }
 
     /// Reacts to a failed accept: closes idle connections and pauses, because usually the process has no file
-    /// descriptor left.
+    /// descriptors left.
     async fn recover(&self, cause: &io::Error) {
         warn!(error.message = %cause, "could not accept a connection; closing idle connections and retrying: {cause}");
         self.table.evict_idle(None);

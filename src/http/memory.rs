@@ -1,11 +1,11 @@
-//! Memory budget: limits the memory that request and response bodies take, over all connections of a listener.
+//! Memory budget: limits the memory that request and response bodies take, across all connections of a listener.
 //!
 //! | charged | total | per address |
 //! |---|---|---|
 //! | large request bodies, and lists built from them | 48 MiB | 12 MiB |
 //! | responses that their clients have not read | 32 MiB | 8 MiB |
 //!
-//! A request that exceeds the budget fails with the problem `overloaded`, and the client can try again. The limit per
+//! A request that exceeds the budget fails with the problem `overloaded`, and the client can retry it. The limit per
 //! address keeps a single client from using up the budget; trusted proxies have only the total limit.
 
 use std::sync::Arc;

@@ -95,8 +95,7 @@ impl RequestPipeline {
         self.respond_through(|request| stack.call(request), request, connection).await
     }
 
-    /// Handles a request by `call`, which runs the request through a clone of the middleware stack that belongs to the
-    /// caller.
+    /// Handles a request. `call` passes the request to the caller's clone of the middleware stack.
     async fn respond_through(
         &self,
         call: impl FnOnce(Request<Body>) -> <Stack as Service<Request<Body>>>::Future,
@@ -143,8 +142,8 @@ fn stack(router: Router, options: &PipelineOptions, calls: &CallRecorder) -> Sta
             "default-src 'none'; frame-ancestors 'none'",
         ))
         .layer(unless_set(header::REFERRER_POLICY, "no-referrer"))
-        // CORS is outside of the layers that reject requests, so that a page of another origin can read the rejections
-        // too.
+        // The CORS layer wraps the layers that reject requests, so that a page of another origin can read the
+        // rejections too.
         .option_layer(options.cors_origins.layer())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(IsMarked))
         .layer(CompleteLayer::new(calls.clone()))
@@ -153,7 +152,7 @@ fn stack(router: Router, options: &PipelineOptions, calls: &CallRecorder) -> Sta
         .service(router)
 }
 
-/// Turns a panic of a handler into a problem document. tower-http itself would respond with plain text.
+/// Turns a handler panic into a problem document. tower-http itself would respond with plain text.
 #[derive(Clone)]
 struct PanicProblem(Arc<Metrics>);
 

@@ -106,7 +106,7 @@ pub struct HttpArgs {
     pub money: MoneyFormat,
 }
 
-/// Adds to a router what all routes have in common: responses for unknown paths and methods, the record of the matched
+/// Adds to a router the parts that all routes share: responses for unknown paths and methods, the record of the matched
 /// route for metrics and logs, and the check of query parameters.
 pub fn finish<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
@@ -115,6 +115,7 @@ pub fn finish<S: Clone + Send + Sync + 'static>(
     router
         .fallback(async || Error::NotFound("path"))
         .method_not_allowed_fallback(async |method: Method| Error::MethodNotAllowed(method))
-        // Both layers are added in one call to `layer`, because each call boxes the future of every request once more.
+        // Both layers are added in one call to `layer`, because each call adds another box around the future of every
+        // request.
         .layer((context::RecordRouteLayer, known_parameters))
 }

@@ -8,10 +8,10 @@ use super::json;
 use crate::db::position::may_be_stale;
 use crate::error::{Error, Result};
 
-/// Page size if the client does not choose a size.
+/// Default page size.
 const PAGE_DEFAULT: i64 = 100;
 
-/// Largest page size that a client may ask for.
+/// Largest page size that a client may request.
 pub const PAGE_MAX: i64 = 1_000;
 
 /// Returns the page size that the client chose, or the default. A size outside of the limits is an error.
@@ -23,7 +23,7 @@ pub fn page_limit(limit: Option<i64>) -> Result<i64> {
 }
 
 /// Returns the last row of a full page; the next page begins after this row. Returns `None` if the page is not full,
-/// because such a page is the last.
+/// because then it is the last page.
 pub fn last_of_full_page<T>(rows: &[T], limit: i64) -> Option<&T> {
     rows.last().filter(|_| i64::try_from(rows.len()) == Ok(limit))
 }

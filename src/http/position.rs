@@ -14,7 +14,7 @@ pub(super) const STALE: &str = "stale";
 /// The only value of [`STALE`]: the response may be stale.
 pub(super) const STALE_OK: &str = "ok";
 
-/// Properties of a request that affect how the request reads from the database.
+/// Properties of a request that affect how it reads from the database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
     /// Whether the method of the request is safe (changes nothing). Only responses to such requests can have the

@@ -20,7 +20,7 @@ use crate::error::{Error, FieldError, Result};
 /// Maximum number of invalid parameters that an error response lists.
 const ERRORS_MAX: usize = 20;
 
-/// Number of characters to which the name of an invalid parameter is truncated in an error response.
+/// Maximum length, in characters, of an invalid parameter's name in an error response. Longer names are truncated.
 const NAME_MAX: usize = 100;
 
 /// Deserializes the parameters of a query string.
@@ -127,8 +127,8 @@ fn names_of(operation: &Operation) -> Vec<String> {
     in_query.collect()
 }
 
-/// Rejects requests with query parameters that the OpenAPI document does not list for their operation. The
-/// default layer knows no operation, so it rejects nothing.
+/// Rejects requests with query parameters that the OpenAPI document does not list for their operation. The default
+/// layer knows no operations, so it rejects nothing.
 #[derive(Debug, Clone, Default)]
 pub struct KnownParametersLayer(Arc<KnownParameters>);
 

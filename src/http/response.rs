@@ -202,8 +202,8 @@ where
 
 /// Inputs for completing a response, gathered before the handler runs.
 pub(super) struct Completion {
-    /// Whether the request's method is safe (changes nothing). If memory is short, the response to a safe request may
-    /// be replaced by an error, but no other response.
+    /// Whether the request's method is safe (changes nothing). If memory is short, only the response to a safe request
+    /// may be replaced by an error.
     is_safe: bool,
     /// Permits for compression; `None` if the client does not want a compressed response.
     compressions: Option<Arc<Semaphore>>,
@@ -244,7 +244,7 @@ fn charge(
     response: &Response<RoutedBody>,
     context: &RequestContext,
 ) -> Result<Option<MemoryCharge>> {
-    // Messages of gRPC are small, and their queue in a stream is bounded, so they take nothing from the budget. The
+    // gRPC messages are small, and the message queue of a stream is bounded, so they are not charged to the budget. The
     // content type is checked too, because a gRPC client can call a route that is not a gRPC service.
     let kind = response.headers().get(http::header::CONTENT_TYPE);
     let is_grpc = context.rpc().is_some() && kind.is_some_and(|kind| kind == "application/grpc");

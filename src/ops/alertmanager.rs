@@ -32,7 +32,7 @@ const SILENCE_MAX: Duration = Duration::from_mins(10);
 /// Interval at which the program checks whether the watchdog notifications have stopped.
 const CHECK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Time of the last watchdog notification, in seconds of Unix time; 0 if there was none yet.
+/// Time of the last watchdog notification, in seconds of Unix time; 0 if none has arrived yet.
 #[derive(Debug, Default)]
 pub struct Watchdog(AtomicI64);
 
@@ -50,7 +50,7 @@ impl Watchdog {
         last > 0 && u64::try_from(since).unwrap_or_default() > limit.as_secs()
     }
 
-    /// Checks regularly whether the watchdog notifications have stopped, and logs an error each time that they do.
+    /// Checks regularly whether the watchdog notifications have stopped, and logs one error each time they stop.
     pub async fn watch(self: Arc<Self>, stopping: CancellationToken) -> anyhow::Result<()> {
         let mut is_logged = false;
         while stopping.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {

@@ -21,10 +21,10 @@ use crate::telemetry::{Metrics, TraceContext};
 /// endless response.
 const RESPONSE_MAX: usize = 64 * 1024;
 
-/// Maximum number of bytes of an unexpected response that are logged.
+/// Maximum number of bytes that are logged of an unexpected response.
 const LOGGED_MAX: usize = 200;
 
-/// Longest time that a transfer of the canary may take. It is shorter than the usual interval between two transfers.
+/// Longest time that a canary transfer may take. It is shorter than the usual interval between two transfers.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -34,7 +34,7 @@ pub struct CanaryArgs {
     /// intervals.
     #[arg(long, env = "REVWALLET_PROBE_URL", global = true, value_parser = address)]
     pub probe_url: Option<Url>,
-    /// Time between two transfers of the canary.
+    /// Time between two canary transfers.
     #[arg(long, env = "REVWALLET_PROBE_INTERVAL", global = true, default_value = "15s", value_parser = settings::positive_duration)]
     pub probe_interval: Duration,
     /// API key of the canary, required if access is closed. The key needs no scope.

@@ -32,7 +32,7 @@ async fn livez() -> &'static str {
     "alive\n"
 }
 
-/// Responds with 200 if the process can serve requests. Otherwise responds with 503 and the reason of each failed
+/// Responds with 200 if the process can serve requests. Otherwise, responds with 503 and the reason for each failed
 /// check.
 async fn readyz(State(ops): State<Ops>) -> Response {
     let failed = ops.failed_checks().await;

@@ -46,8 +46,8 @@ impl Ops {
         &self.0.watchdog
     }
 
-    /// Updates the histograms of all metrics, and the gauges of the readiness checks. Must be called regularly: scrapes
-    /// by Prometheus and probes by orchestrators do the same work, but may be too rare.
+    /// Updates the histograms of all metrics, and the gauges of the readiness checks. Must be called regularly:
+    /// Prometheus scrapes and orchestrator probes do the same work, but may be too infrequent.
     pub async fn upkeep(&self) {
         self.0.exposition.upkeep();
         self.failed_checks().await;

@@ -98,7 +98,7 @@ pub async fn require_unlocked(db: &Database, limit: &AttemptLimit) -> Result<()>
     if wait.is_zero() { Ok(()) } else { Err(Error::TooManyRequests { wait }) }
 }
 
-/// Resets each limit or subtracts the successful attempt from it, as [`AttemptLimit::on_success`] says.
+/// Resets each limit or subtracts the successful attempt from it, as [`AttemptLimit::on_success`] specifies.
 pub async fn record_success(db: &Database, limits: &[AttemptLimit]) -> Result<()> {
     let mut db = db.acquire("throttle.record_success").await?;
     for AttemptLimit { key, on_success, .. } in limits {

@@ -1,4 +1,4 @@
-//! Limits on attempts to log in, to update a profile and to register. A client that exceeds a limit has to wait.
+//! Limits on logins, profile updates and registrations. A client that exceeds a limit has to wait.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use crate::ids::UserId;
 use crate::secret::digest;
 use crate::throttle::{AttemptLimit, OnSuccess, network};
 
-/// Returns the limits on attempts to log in. Attempts with the user name and attempts with the e-mail address of the
-/// same user count together. Upper and lower case make no difference.
+/// Returns the limits on login attempts. Attempts with the user name and attempts with the e-mail address of the same
+/// user count together. Case makes no difference.
 pub(super) fn login_limits(
     user: Option<UserId>,
     login: &str,
@@ -34,7 +34,7 @@ pub(super) fn login_limits(
     limits
 }
 
-/// Returns the limits on attempts to update a profile. Successful updates count as well.
+/// Returns the limits on profile updates. Successful updates count as well.
 pub(super) fn profile_limits(user: UserId) -> Vec<AttemptLimit> {
     let key = digest(&["change", &user.to_string()]);
     vec![AttemptLimit { key, free: 20, on_success: OnSuccess::TakeBack }]

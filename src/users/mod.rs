@@ -74,10 +74,10 @@ pub struct UsersArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Users")]
 pub struct PasswordArgs {
-    /// Memory that computing a password hash takes, in KiB.
+    /// Memory for computing a password hash, in KiB.
     #[arg(long, env = "REVWALLET_PASSWORD_MEMORY", global = true, default_value_t = 19_456, value_parser = clap::value_parser!(u32).range(8..=4_194_304))]
     pub password_memory: u32,
-    /// Number of passes that computing a password hash makes over its memory.
+    /// Number of passes over the memory when computing a password hash.
     #[arg(long, env = "REVWALLET_PASSWORD_PASSES", global = true, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub password_passes: u32,
     /// Maximum number of password hashes that are computed at once, each on a core of its own [default: half of the
@@ -168,7 +168,7 @@ impl Users {
         })))
     }
 
-    /// Deletes expired sessions and expired counts of attempts, and updates the metric of signed-in users, at regular
+    /// Deletes expired sessions and expired attempt counters, and updates the signed-in users metric, at regular
     /// intervals until shutdown.
     pub async fn run_upkeep(self, stopping: CancellationToken) -> anyhow::Result<()> {
         let mut clock = tokio::time::interval(UPKEEP_INTERVAL);
@@ -184,7 +184,7 @@ impl Users {
         Ok(())
     }
 
-    /// Deletes expired sessions and expired counts of attempts, and updates the metric of signed-in users.
+    /// Deletes expired sessions and expired attempt counters, and updates the signed-in users metric.
     async fn upkeep(&self) -> Result<()> {
         let mut db = self.0.db.acquire("users.prune").await?;
         sql::prune(&mut db, throttle::EXPIRY).await?;
@@ -222,8 +222,8 @@ impl Users {
         found.ok_or(Error::UserNotFound)
     }
 
-    /// Returns the lowest age that an update of this user's profile may contain: the value of `--age-min`, or zero if
-    /// the profile has no age yet.
+    /// Returns the lowest age that an update of this user's profile may set: the value of `--age-min`, or zero if the
+    /// profile has no age yet.
     pub async fn age_min_for_update(&self, caller: &Caller, id: UserId) -> Result<i16> {
         caller.require_user_or_scope(id, Scope::Admin)?;
         let has_age = self.find(id).await?.profile.age.is_some();

@@ -28,7 +28,7 @@ pub(super) struct Hasher {
     metrics: Arc<Metrics>,
 }
 
-/// Result of the verification of a password.
+/// Result of verifying a password.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PasswordVerdict {
     Wrong,
@@ -112,7 +112,7 @@ impl Hasher {
     }
 }
 
-/// Returns half of the number of cores, so that the remaining cores serve requests.
+/// Returns half the number of cores, so that the remaining cores serve requests.
 fn half_of_the_cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2)
 }
@@ -122,7 +122,7 @@ fn is_strong(params: &Params, required: &Params) -> bool {
     params.m_cost() >= required.m_cost() && params.t_cost() >= required.t_cost()
 }
 
-/// Place of a request in the queue for computing password hashes. Dropping the slot removes the request from the queue.
+/// Place of a request in the password hashing queue. Dropping the slot removes the request from the queue.
 struct QueueSlot<'a>(&'a Hasher);
 
 impl<'a> QueueSlot<'a> {

@@ -6,24 +6,24 @@ use std::sync::LazyLock;
 const LENGTH_MIN: usize = 8;
 const LENGTH_MAX: usize = 128;
 
-/// Words of which common passwords consist, sorted and in lower case.
+/// Words that make up common passwords, sorted and in lower case.
 const WORDS: &str = include_str!("common_passwords.txt");
 
 /// Maximum number of words and sequences (such as `qwerty`) in a common password. A password with more words and
 /// sequences counts as uncommon. Digits and symbols are ignored.
 const PARTS_MAX: usize = 2;
 
-/// Minimum length of a password that is a number or a date, in characters.
+/// Minimum length, in characters, of a password that is a number or a date.
 const NUMBER_MIN: usize = 12;
 
 /// Length to which many systems truncate passwords, in characters. A word that is truncated to this length counts as a
 /// common word.
 const CUT_LENGTH: usize = 8;
 
-/// Minimum length of a word or sequence (such as `qwerty`) that is recognized in a password, in characters.
+/// Minimum length, in characters, of a word or sequence (such as `qwerty`) that is recognized in a password.
 const SEQUENCE_MIN: usize = 3;
 
-/// Sequences of keys and letters that are easy to guess. Each part of a sequence is recognized, forwards and backwards.
+/// Sequences of keys and letters that are easy to guess. Each part of a sequence is recognized, forward and backward.
 const ROWS: &[&str] = &[
     "01234567890123456789",
     "abcdefghijklmnopqrstuvwxyz",
@@ -147,7 +147,7 @@ fn is_repeated(text: &[char]) -> bool {
         .any(|period| text.iter().zip(text.iter().skip(period)).all(|(left, right)| left == right))
 }
 
-/// Whether a text is a part of a sequence in [`ROWS`], forwards or backwards.
+/// Whether a text is part of a sequence in [`ROWS`], forward or backward.
 fn is_walked(text: &str) -> bool {
     let backwards: String = text.chars().rev().collect();
     ROWS.iter().any(|row| row.contains(text) || row.contains(&backwards))

@@ -94,7 +94,7 @@ impl Users {
             }
             None => hash.is_none(),
         };
-        // A request with another password counts as a request with other content.
+        // A request with a different password counts as a request with different content.
         key.require_same_content(content.filter(|_| is_same_password))?;
         Ok(Some(Registered { id, replayed: true }))
     }

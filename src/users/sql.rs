@@ -1,4 +1,4 @@
-//! SQL statements on users, sessions and signing keys.
+//! SQL statements for users, sessions and signing keys.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::idempotency_key::HashedKey;
 use crate::ids::UserId;
 
-/// Inserts a user. Returns `None` if the idempotency key was used before, or if a name is taken.
+/// Inserts a user. Returns `None` if the idempotency key was already used, or if a name is taken.
 pub(super) async fn create(
     db: &mut PgConnection,
     profile: &Profile,
@@ -257,7 +257,7 @@ pub(super) async fn count_signed_in(db: &mut PgConnection) -> Result<i64> {
     Ok(count.fetch_one(db).await?)
 }
 
-/// Deletes expired sessions and expired counts of attempts. Skips counts that a concurrent attempt has locked.
+/// Deletes expired sessions and expired attempt counters. Skips counters that a concurrent attempt has locked.
 pub(super) async fn prune(db: &mut PgConnection, attempts_age_max: Duration) -> Result<()> {
     sqlx::query!("delete from session where expires_at < now()").execute(&mut *db).await?;
     let age = attempts_age_max.as_secs_f64();

@@ -1,5 +1,5 @@
-//! Tokens of users, which are JSON Web Tokens. Each token names a session, and the key id (`kid`) in its header tells
-//! which key signed the token.
+//! User tokens, which are JSON Web Tokens. Each token names a session, and the key id (`kid`) in its header tells which
+//! key signed the token.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};

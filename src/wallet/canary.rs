@@ -9,7 +9,7 @@ use crate::ledger::account::{AccountId, SystemRole};
 use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, TransferKind};
 
-/// The test transfer that a request of the canary made.
+/// The test transfer that a canary request made.
 #[derive(Debug, Clone, Copy)]
 pub struct CanaryTransfer {
     pub id: TransferId,
@@ -17,7 +17,7 @@ pub struct CanaryTransfer {
 }
 
 impl Wallets {
-    /// Posts the test transfer of the canary in the same way as the transfers of customers.
+    /// Posts the test transfer of the canary in the same way as customer transfers.
     pub async fn post_canary(&self, meta: RequestMeta<'_>) -> Result<CanaryTransfer> {
         // The transfer is harmless, so any API key is sufficient; signed-in users are refused.
         if let Principal::User(_) = meta.caller.principal() {

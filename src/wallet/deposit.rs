@@ -12,7 +12,7 @@ use crate::ledger::money::Minor;
 use crate::ledger::transfer::{Action, Leg, TransferKind};
 
 impl Wallets {
-    /// Moves money from outside into a wallet. `amount` is a decimal in the wallet's currency.
+    /// Moves money from the outside world into a wallet. `amount` is a decimal in the wallet's currency.
     pub async fn deposit(
         &self,
         id: WalletId,
@@ -27,7 +27,7 @@ impl Wallets {
         self.move_money("deposit", id, (action, note), &record, meta).await
     }
 
-    /// Moves money out of a wallet to the outside. `amount` is a decimal in the wallet's currency.
+    /// Moves money from a wallet to the outside world. `amount` is a decimal in the wallet's currency.
     pub async fn withdraw(
         &self,
         id: WalletId,

@@ -74,7 +74,7 @@ pub struct Statement {
     pub record: Arc<WalletRecord>,
     pub opening: WalletBalance,
     pub closing: WalletBalance,
-    /// End of the statement, if the caller gave an end. The statement ends earlier than requested if the ledger may
+    /// End of the statement, if the caller specified one. The statement ends earlier than requested if the ledger may
     /// still commit transfers that are dated before the requested end.
     pub until: Option<OffsetDateTime>,
     range: HistoryRange,
@@ -92,7 +92,7 @@ impl Statement {
         let HistoryPage { entries, archived_before } =
             read::history(&mut db, self.id.into(), self.range).await?;
         if archived_before.is_some() {
-            // Entries were archived after the statement was begun. If they belong to it, the balances would not add up
+            // Entries were archived after the statement began. If they belong to it, the balances would not add up
             // without them.
             read::require_history(&mut db, self.id.into(), self.range.from).await?;
         }

@@ -69,7 +69,7 @@ const MAIN_WALLETS_MAX: usize = 100_000;
 /// has changed the hold since.
 const OPEN_HOLDS_MAX: usize = 50_000;
 
-/// Settings of wallets.
+/// Wallet settings.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Wallets")]
 pub struct WalletArgs {

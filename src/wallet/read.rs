@@ -120,7 +120,7 @@ impl Wallets {
         Ok((balance, WalletDetail { state, created_at, closed_at, label, metadata }))
     }
 
-    /// Returns the wallets that the caller may see and that match the filter, in the order of their ids.
+    /// Returns the wallets that the caller may see and that match the filter, ordered by id.
     pub async fn list(
         &self,
         caller: &Caller,

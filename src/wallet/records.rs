@@ -1,4 +1,4 @@
-//! Wallet records: the data of a wallet that never changes, and its cache.
+//! Wallet records, which hold the immutable data of wallets, and their cache.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::ids::{UserId, WalletId};
 use crate::ledger::account::AccountId;
 use crate::ledger::currency::Currency;
 
-/// The data of a wallet that never changes.
+/// The immutable data of a wallet.
 #[derive(Debug)]
 pub struct WalletRecord {
     pub currency: Currency,

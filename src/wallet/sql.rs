@@ -1,4 +1,4 @@
-//! SQL statements on wallets.
+//! SQL statements for wallets.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -96,7 +96,7 @@ pub struct WalletFilter<'a> {
     pub limit: i64,
 }
 
-/// Returns a page of all wallets, in the order of their ids.
+/// Returns a page of all wallets, ordered by id.
 pub(super) async fn list(
     db: &mut PgConnection,
     filter: WalletFilter<'_>,
@@ -116,7 +116,7 @@ pub(super) async fn list(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns a page of all wallets in a currency, in the order of their ids.
+/// Returns a page of all wallets in a currency, ordered by id.
 ///
 /// The statement compares pairs of currency and id, so that Postgres always uses the index on the currency. A scan by
 /// id would read all wallets, even if few of them have this currency.
@@ -141,7 +141,7 @@ pub(super) async fn list_of_currency(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns a page of the wallets that a caller without `wallet:read` may see, in the order of their ids.
+/// Returns a page of the wallets that a caller without `wallet:read` may see, ordered by id.
 pub(super) async fn list_visible(
     db: &mut PgConnection,
     visibility: Visibility,
@@ -186,8 +186,8 @@ pub(super) async fn list_visible(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Returns a page of the wallets in a currency, in the order of their ids. Omits wallets that a caller without
-/// `wallet:read` may not see.
+/// Returns a page of the wallets in a currency, ordered by id. Omits wallets that a caller without `wallet:read` may
+/// not see.
 pub(super) async fn list_visible_of_currency(
     db: &mut PgConnection,
     currency: &str,
@@ -278,7 +278,7 @@ fn own_and_unowned(visibility: Visibility) -> (Option<i64>, bool) {
     }
 }
 
-/// Whether there is a user with this id.
+/// Whether a user with this id exists.
 pub(super) async fn user_exists(db: &mut PgConnection, user: UserId) -> Result<bool> {
     let found = sqlx::query_scalar!(
         r#"select exists (select from app_user where id = $1) as "exists!""#,

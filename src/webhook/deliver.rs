@@ -83,7 +83,7 @@ struct SendFailure {
     cause: String,
 }
 
-/// Outcome of sending a delivery once.
+/// Outcome of one delivery attempt.
 struct SendOutcome {
     /// HTTP status of the response, if there was a response.
     status: Option<u16>,
@@ -98,7 +98,7 @@ enum NextStep {
     Continue,
     /// The job ends, so that other jobs can run. A new job sends the remaining deliveries.
     Requeue,
-    /// The job ends with an error, so that the job queue repeats it after its backoff.
+    /// The job ends with an error, so that the job queue retries it after its backoff.
     Retry { cause: String },
 }
 
@@ -169,7 +169,7 @@ impl Webhooks {
         Ok(tx.commit().await?)
     }
 
-    /// Sends a delivery once and records the outcome.
+    /// Makes one delivery attempt and records its outcome.
     async fn attempt(
         &self,
         job: &DeliveryJob<'_>,

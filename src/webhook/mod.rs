@@ -3,7 +3,7 @@
 //! Background tasks read the committed transfers and published events, and insert deliveries ([`fan_out`]). Jobs send
 //! the deliveries ([`deliver`]).
 //!
-//! | effect of a receiver that is down or slow | limit of the effect |
+//! | effect of a receiver that is down or slow | how the effect is limited |
 //! |---|---|
 //! | delays other webhooks of its owner | each webhook has only two queues ([`queue`]) |
 //! | delays webhooks of other owners | each owner has a limited number of queues ([`queue`]) and of slots ([`slots`]) |
@@ -51,11 +51,11 @@ pub use self::event::EVENTS;
 /// Maximum number of deliveries that a replay sends again.
 const REPLAY_MAX: i64 = 10_000;
 
-/// Maximum number of webhooks of a caller with `wallet:read`. The number is limited because each transfer is matched
+/// Maximum number of webhooks per caller with `wallet:read`. The number is limited because each transfer is matched
 /// against every webhook.
 const WEBHOOKS_MAX: usize = 100;
 
-/// Maximum number of webhooks of a caller without `wallet:read`.
+/// Maximum number of webhooks per caller without `wallet:read`.
 const WEBHOOKS_OF_USER_MAX: usize = 10;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -120,8 +120,8 @@ impl Webhook {
     }
 }
 
-/// Returns the only owner whose webhooks the caller may use: the caller itself. Returns `None` for an admin, which may
-/// see and delete the webhooks of every owner.
+/// Returns the only owner whose webhooks the caller may use: the caller itself. Returns `None` for an admin, because
+/// admins may see and delete the webhooks of every owner.
 fn required_owner(caller: &Caller) -> Option<&str> {
     (!caller.has_scope(Scope::Admin)).then(|| caller.name())
 }
@@ -189,7 +189,7 @@ impl Webhooks {
         }
         let secret = secret.map_or_else(signature::new_secret, str::to_owned);
         let created = sql::create(&mut tx, caller.name(), url, events, &secret, key).await?;
-        // The hash of the key includes the caller, and this transaction holds the lock of the caller. So no concurrent
+        // The hash of the key includes the caller, and this transaction holds the caller's lock. So no concurrent
         // transaction can have inserted a webhook with this key.
         let row = created.ok_or(Error::Overloaded)?;
         tx.commit().await?;

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::ids::{UserId, WalletId, WebhookId};
 use crate::jobs;
 
-/// Number of queues of a webhook, which is also the maximum number of simultaneous deliveries to the webhook.
+/// Number of queues per webhook, which is also the maximum number of simultaneous deliveries to the webhook.
 const QUEUES_PER_WEBHOOK: i64 = 2;
 
 /// Subject of a delivery: the wallet or the user that the event is about, or [`Subject::EVERYONE`] if it is about
@@ -71,7 +71,7 @@ impl DeliveryJob<'_> {
         format!("webhook-{}-{}", self.webhook, self.subject.0)
     }
 
-    /// Enqueues the job, unless the same job is waiting already.
+    /// Enqueues the job, unless the same job is already waiting.
     pub(super) async fn enqueue(&self, db: &mut PgConnection) -> Result<()> {
         jobs::enqueue(
             db,

@@ -9,10 +9,10 @@ use crate::secret::{self, Secret};
 /// Prefix of every secret. The secret bytes follow in base64.
 const PREFIX: &str = "whsec_";
 
-/// Minimum number of bytes of a secret that the client provides.
+/// Minimum length of a client-provided secret, in bytes.
 const BYTES_MIN: usize = 24;
 
-/// Maximum number of bytes of a secret that the client provides.
+/// Maximum length of a client-provided secret, in bytes.
 const BYTES_MAX: usize = 64;
 
 /// Returns a new random secret.
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn signatures_follow_standard_webhooks() {
-        // The example of the specification.
+        // The example from the specification.
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let body = r#"{"test": 2432232314}"#;
 

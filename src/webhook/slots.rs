@@ -34,16 +34,16 @@ const UNPROVEN_PRESSURE_MIN: usize = 96;
 /// Number of simultaneous deliveries of all owners. Once this number is reached, each owner gets only one slot.
 const PRESSURE_MIN: usize = 224;
 
-/// Shortest delay until a job that got no slot is tried again.
+/// Shortest delay until a job that got no slot is retried.
 const DEFERRAL_MIN: Duration = Duration::from_secs(1);
 
-/// Pause between the deferred jobs of an owner, so that they are not all tried at the same time.
+/// Pause between the deferred jobs of an owner, so that they are not all retried at the same time.
 const DEFERRAL_SPACING: Duration = Duration::from_millis(100);
 
-/// Longest delay until a job that got no slot is tried again.
+/// Longest delay until a job that got no slot is retried.
 const DEFERRAL_MAX: Duration = Duration::from_mins(1);
 
-/// Number of owners in memory at which the owners without running or deferred deliveries are removed.
+/// Number of owners in memory at which those without running or deferred deliveries are removed.
 const OWNERS_KEPT: usize = 1_000;
 
 /// Returns the number of queues of an owner. Jobs of the same queue run one after another, even in different processes.
@@ -113,7 +113,7 @@ impl Slots {
 }
 
 impl OwnerSlots {
-    /// Returns the delay until a job that got no slot is tried again. The jobs of an owner are not all tried at once.
+    /// Returns the delay until a job that got no slot is retried. The jobs of an owner are not all retried at once.
     fn defer(&mut self, now: Instant) -> Duration {
         let earliest = now + DEFERRAL_MIN;
         let next =

@@ -1,4 +1,4 @@
-//! SQL statements on webhooks and on the events that they subscribe to.
+//! SQL statements for webhooks and the events that they subscribe to.
 
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ pub(super) async fn lock_owner(db: &mut PgConnection, caller: &str) -> Result<()
     Ok(())
 }
 
-/// Inserts a webhook. Returns `None` if the idempotency key was used before.
+/// Inserts a webhook. Returns `None` if the idempotency key was already used.
 pub(super) async fn create(
     db: &mut PgConnection,
     caller: &str,

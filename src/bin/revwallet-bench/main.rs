@@ -2,7 +2,7 @@
 //!
 //! The servers, a private Postgres with durable commits, and the load generator share one machine. Machines differ, and
 //! their speed varies over time. So ratios matter more than rates, and two alternatives are compared by measuring them
-//! in alternation. Servers under test are child processes that run the `revwallet` binary; [`scenario`] lists what is
+//! alternately. Servers under test are child processes that run the `revwallet` binary; [`scenario`] lists what is
 //! measured.
 //!
 //! After each scenario, the benchmark verifies the whole ledger, and compares it with the deposits that the server

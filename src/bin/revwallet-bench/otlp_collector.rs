@@ -1,6 +1,6 @@
-//! A collector of traces that accepts everything. It implements the part of OTLP over gRPC that an exporter needs.
+//! A trace collector that accepts everything. It implements the part of OTLP over gRPC that an exporter needs.
 //!
-//! The collector passes messages to a handler without decoding them, so that it takes little CPU time. `tests/e2e` uses
+//! The collector passes messages to a handler without decoding them, so that it uses little CPU time. `tests/e2e` uses
 //! the collector too.
 
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use hyper::body::Frame;
 /// gRPC method that exports traces.
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-/// Prefix of each gRPC message: a byte for compression and four bytes for the length.
+/// Size of the prefix of each gRPC message: one byte for the compression flag, and four for the length.
 const PREFIX_BYTES: usize = 5;
 
 /// Function that receives each message, an `ExportTraceServiceRequest` encoded as protobuf.

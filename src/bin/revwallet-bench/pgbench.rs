@@ -1,5 +1,5 @@
-//! The baseline: `pgbench` calls a stored procedure that deposits in the conventional way, by updating a row with the
-//! balance.
+//! The baseline: `pgbench` calls a stored procedure that deposits in the conventional way, by updating a balance
+//! column.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl PgbenchBaseline {
     }
 }
 
-/// Returns the number of transactions per second from the output of `pgbench`.
+/// Parses the number of transactions per second from the output of `pgbench`.
 fn parse_rate(stdout: &str) -> Option<f64> {
     stdout.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok())
 }

@@ -25,8 +25,8 @@ pub(crate) struct LoadSample {
     pub usage: ResourceUsage,
 }
 
-/// Samples of two alternatives that were measured in alternation, so that changes in the machine's speed affect both
-/// alike.
+/// Samples of two alternatives that were measured alternately, so that changes in the machine's speed affect both
+/// equally.
 #[derive(Debug, Default)]
 pub(crate) struct PairedSamples {
     baseline: Vec<LoadSample>,

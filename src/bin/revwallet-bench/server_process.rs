@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::book::BenchBook;
 
-/// Size of the buffer for the server's log, so large that few reads are needed.
+/// Size of the buffer for the server's log, large enough that few reads are needed.
 const LOG_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Number of bytes at the start of a log line that the benchmark searches for the log level.

@@ -3,8 +3,7 @@
 use revwallet::ledger::companion::CompanionKind;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-/// Companion (an addition to a posting) that inserts a row in the posting's transaction, as the purchase of a game
-/// does.
+/// Companion (an addition to a posting) that inserts a row in the posting's transaction, as a game purchase does.
 pub(crate) static NOTE_COMPANION: CompanionKind = CompanionKind {
     name: "bench.noted",
     sql: "
@@ -108,7 +107,7 @@ pub(crate) async fn vacuum_and_checkpoint(db: &mut PgConnection) -> sqlx::Result
     Ok(())
 }
 
-/// Score that all entries of the benchmark's leaderboard `equal` share.
+/// Score of every entry on the benchmark's leaderboard `equal`.
 pub(crate) const EQUAL_SCORE: i64 = 100;
 
 /// Fills an empty leaderboard with entries. `pattern` is the name of the leaderboard and the pattern of its scores.
@@ -172,13 +171,13 @@ pub(crate) async fn fill_board(
     .await
 }
 
-/// Returns the number of orders of the exchange that have not ended.
+/// Returns the number of exchange orders that have not ended.
 pub(crate) async fn open_orders(db: &mut PgConnection) -> anyhow::Result<i64> {
     let open = "select count(*) from saga where ended_at is null";
     Ok(sqlx::query_scalar(open).fetch_one(db).await?)
 }
 
-/// Returns the number of completed orders of the exchange, and the number of all orders.
+/// Returns the number of completed exchange orders, and the total number of exchange orders.
 pub(crate) async fn completed_orders(db: &mut PgConnection) -> anyhow::Result<(i64, i64)> {
     let count = "select count(*) filter (where state = 'completed'), count(*) from saga";
     Ok(sqlx::query_as(count).fetch_one(db).await?)

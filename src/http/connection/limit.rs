@@ -14,8 +14,8 @@ use crate::tasks::Tasks;
 /// Idle time below which a connection is evicted only as a last resort, because its client may soon use it.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Divisor of the connection limit; the quotient is the maximum number of connections that are evicted at once.
-/// Evicting several connections at once makes the search for idle connections rarer during a flood of new connections.
+/// Divisor of the connection limit; the quotient is the maximum number of connections that are evicted at once. Because
+/// several connections are evicted at once, the table is searched less often during a flood of new connections.
 const PRESSURE_PART: usize = 64;
 
 /// Limits on the connections of a listener.
@@ -28,7 +28,7 @@ pub(in crate::http) struct ConnectionLimits {
     pub is_exempt: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
-/// Table of a listener's open connections. It enforces the limits on the number of connections.
+/// Table of a listener's open connections. It enforces the connection limits.
 pub(in crate::http) struct ConnectionTable {
     limits: ConnectionLimits,
     /// Semaphore with a permit for each connection that may be open at the same time.
@@ -111,7 +111,7 @@ impl ConnectionTable {
         idle.truncate(some);
         idle.sort_unstable_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
         for (place, (has_requests, idle_for, connection)) in idle.into_iter().enumerate() {
-            // Besides the first connection, only connections that will probably not be used soon are evicted.
+            // Apart from the first connection, only connections that will probably not be used soon are evicted.
             if place > 0 && (has_requests || idle_for < YOUNG) {
                 break;
             }

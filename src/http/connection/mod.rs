@@ -48,8 +48,7 @@ pub struct OpenConnection {
     idle_since_ms: AtomicU64,
     /// Whether the client may still be sending a body that no handler will read.
     has_unread_body: AtomicBool,
-    /// Whether the connection has become a WebSocket. The deadlines of HTTP do not apply to `WebSockets`, which have
-    /// their own.
+    /// Whether the connection has become a WebSocket. HTTP deadlines do not apply to a WebSocket, which has its own.
     is_upgraded: AtomicBool,
     /// Token that is canceled to close the connection.
     closing: CancellationToken,

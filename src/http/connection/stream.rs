@@ -3,10 +3,10 @@
 //!
 //! | situation | hyper | this socket |
 //! |---|---|---|
-//! | the client sends nothing, or half of the HTTP/2 preface | waits forever | closes after the header timeout |
+//! | the client sends nothing, or only part of the HTTP/2 preface | waits forever | closes after the header timeout |
 //! | the client does not read a response | waits forever | closes if the client reads nothing for the header timeout |
 //! | a request head cannot be parsed | responds with a bare status | responds with the problem `malformed-request` |
-//! | the server closes while the client still sends | resets the connection, which may destroy the response | discards input before it closes the connection |
+//! | the server closes while the client is still sending | resets the connection, which may destroy the response | discards input before it closes the connection |
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

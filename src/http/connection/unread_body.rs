@@ -2,7 +2,7 @@
 //!
 //! On an HTTP/1.1 connection, the next request follows the body. So the server must drain (read and discard) an unread
 //! body, or send `Connection: close` with the response. hyper does neither, but resets the connection while the client
-//! still sends its body.
+//! is still sending its body.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;

@@ -172,7 +172,7 @@ fn can_fail(method: &str, has_body: bool, is_replayable: bool, status: StatusCod
     }
 }
 
-/// Returns an example error for the status, and the description of the status.
+/// Returns an example error for the status, and a description of the status.
 fn failure(status: StatusCode) -> (Error, &'static str) {
     match status {
         StatusCode::BAD_REQUEST => {

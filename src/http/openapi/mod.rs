@@ -27,8 +27,8 @@ use crate::error::Error;
 
 pub use self::complete::complete;
 
-/// Content security policy for the page of Swagger UI, which writes `style` attributes and inlines its icons. The
-/// browser runs only scripts from this server.
+/// Content security policy for the Swagger UI page, which writes `style` attributes and inlines its icons. The browser
+/// runs only scripts from this server.
 const EXPLORER_POLICY: [(HeaderName, &str); 1] = [(
     header::CONTENT_SECURITY_POLICY,
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
@@ -105,8 +105,8 @@ async fn file(Path(name): Path<String>, request: HeaderMap) -> Response {
     }
 }
 
-/// Returns a file of Swagger UI. The binary contains the files compressed; clients that do not accept gzip get them
-/// decompressed.
+/// Returns a file of Swagger UI. The binary contains compressed files, which are decompressed for clients that do not
+/// accept gzip.
 fn asset(name: &str, file: SwaggerFile<'static>, accepts_gzip: bool) -> Response {
     let headers = [
         (header::CONTENT_TYPE, file.content_type),

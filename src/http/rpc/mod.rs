@@ -50,7 +50,7 @@ impl Default for RpcMethods {
 fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let rest = content_type.and_then(|kind| kind.strip_prefix(b"application/grpc"));
-    // A content type with another suffix, such as `+json`, is not the gRPC protocol.
+    // A content type with another suffix, such as `+json`, is not recognized as gRPC.
     let rest = rest.map(|rest| rest.strip_prefix(b"+proto").unwrap_or(rest));
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b';')
 }

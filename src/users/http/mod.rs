@@ -1,4 +1,4 @@
-//! Routes under `/api/users`, which register, sign in, sign out, get and update users.
+//! Routes under `/api/users`, which register users, sign them in and out, and get and update their profiles.
 
 mod body;
 
@@ -187,7 +187,7 @@ pub(crate) fn login_fields(
     password: &RawField<'_>,
 ) -> Result<(String, Secret)> {
     let mut validator = Validator::default();
-    // The name is normalized like the names of a registration. A text that cannot be normalized is not the name of any
+    // The name is normalized like the names of a registration. A text that cannot be normalized cannot be the name of a
     // user.
     let name = validator.required(pointer, name, |raw| {
         let name = text(raw, LOGIN_MAX)?;

@@ -24,7 +24,7 @@ const PAUSE_AFTER_ROUND: Duration = Duration::from_secs(1);
 /// older holds.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Interval at which the metrics of held amounts are updated.
+/// Interval at which the held amount metrics are updated.
 const TOTALS_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Interval at which the wallets are counted for the metrics. A count is expensive, because it reads all wallets.
@@ -47,7 +47,7 @@ const BACKOFF_MAX: Duration = Duration::from_mins(10);
 /// round.
 const BACKOFFS_MAX: usize = 100_000;
 
-/// Ends expired holds until shutdown. Also updates the metrics of held amounts and of the number of wallets.
+/// Ends expired holds until shutdown. Also updates the held amount and wallet count metrics.
 pub async fn run(wallets: Wallets, stopping: CancellationToken) -> anyhow::Result<()> {
     let (mut summed, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     let mut expiry = Expiry::new(wallets.clone());

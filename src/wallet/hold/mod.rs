@@ -122,7 +122,7 @@ struct Placed<'a> {
 }
 
 impl Wallets {
-    /// Reserves money of a wallet. `amount` is a decimal in the wallet's currency.
+    /// Reserves money in a wallet. `amount` is a decimal in the wallet's currency.
     pub async fn place_hold(
         &self,
         wallet: WalletId,

@@ -1,4 +1,4 @@
-//! SQL statements on holds.
+//! SQL statements for holds.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;

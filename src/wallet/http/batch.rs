@@ -59,7 +59,7 @@ struct BatchBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchResult)]
 struct BatchResultBody {
-    /// HTTP status that the response would have had if the request contained only this transfer.
+    /// HTTP status that a request with only this transfer would have received.
     #[schema(example = 201)]
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -57,7 +57,7 @@ pub(crate) fn optional_decimal<'a>(
     text.map_err(|detail| validator.refuse(pointer, detail)).ok()
 }
 
-/// Reads memo and metadata of a transfer.
+/// Reads the memo and the metadata of a transfer.
 pub(super) fn note(
     validator: &mut Validator,
     memo: &RawField<'_>,

@@ -1,4 +1,4 @@
-//! `POST /wallet/probe`: makes a harmless test transfer for monitors, with the same code as the transfers of customers.
+//! `POST /wallet/probe`: makes a harmless test transfer for monitors, with the same code as customer transfers.
 
 use axum::Extension;
 use axum::extract::{FromRef, State};

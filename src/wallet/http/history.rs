@@ -76,7 +76,7 @@ pub(super) struct HistoryEntryBody {
     /// Direction in which the money moved. `held` and `released` do not change the balance; `none` means that only the
     /// state of the wallet changed.
     pub(super) direction: Direction,
-    /// Id of the other wallet of the transfer; null if there is none, as in a deposit.
+    /// Id of the other wallet of the transfer; null if there is none, for example for a deposit.
     #[schema(required, example = "2")]
     pub(super) counterparty: Option<String>,
     #[schema(value_type = f64, example = 100.00)]

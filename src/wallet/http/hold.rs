@@ -42,7 +42,7 @@ where
         .routes(routes!(list_holds))
 }
 
-/// A hold, which reserves money of a wallet.
+/// A hold, which reserves money in a wallet.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Hold)]
 struct HoldBody {
@@ -195,7 +195,7 @@ struct CaptureHold<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "20.00")]
     amount: RawField<'a>,
-    /// Id of the receiving wallet; if absent, the money leaves the system, as in a withdrawal.
+    /// Id of the receiving wallet; if absent, the money leaves the system, as with a withdrawal.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "2")]
     to: RawField<'a>,
@@ -213,7 +213,7 @@ const fn default_true() -> bool {
 /// Capture a hold
 ///
 /// Captures the amount in the body, or the whole remaining amount if the request has no body. Without a receiver in the
-/// body, the money leaves the system, as in a withdrawal.
+/// body, the money leaves the system, as with a withdrawal.
 #[utoipa::path(
     post, path = "/wallet/hold/{hold}/capture", tag = "wallet",
     params(

@@ -99,7 +99,7 @@ impl TryFrom<Wallet> for WalletBody {
     }
 }
 
-/// Serializes the label of the owner of a wallet.
+/// Serializes the owner label of a wallet.
 fn serialize_owner<S: Serializer>(record: &WalletRecord, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&record.owner)
 }

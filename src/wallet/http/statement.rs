@@ -51,7 +51,7 @@ struct StatementBody {
     wallet: String,
     #[schema(example = "EUR")]
     currency: String,
-    /// End of the statement, if the request names an end. The end is earlier than requested if the server may still
+    /// End of the statement, if the request specifies one. The end is earlier than requested if the server may still
     /// commit transfers that are dated before the requested end.
     #[schema(example = "2026-02-01T00:00:00Z", format = DateTime)]
     as_of_at: Option<String>,

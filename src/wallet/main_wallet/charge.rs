@@ -1,4 +1,4 @@
-//! Charges: payments from a player's main wallet to system accounts, such as for a purchase.
+//! Charges: payments from a player's main wallet to system accounts, for example, for a purchase.
 
 use super::{ATTEMPTS_MAX, is_overtaken};
 use crate::error::{Error, Result};

@@ -1,9 +1,9 @@
 //! Main wallets, which `/api/wallet`, purchases and the exchange use. A player has at most one open main wallet in each
 //! currency.
 //!
-//! The posting of the first deposit also opens the main wallet. Of two concurrent first deposits, only the deposit that
-//! commits first opens the wallet; the second deposit is retried and uses that wallet. After a main wallet has been
-//! closed, the next deposit opens a new wallet. Amounts are in minor units.
+//! The posting of the first deposit also opens the main wallet. If two first deposits run concurrently, the deposit
+//! that commits first opens the wallet; the other is retried and uses that wallet. After a main wallet has been closed,
+//! the next deposit opens a new wallet. Amounts are in minor units.
 
 pub mod charge;
 mod open;
@@ -50,7 +50,7 @@ pub enum Player {
 }
 
 impl Player {
-    /// Returns the id of a user, even of one that has no password; `None` for a guest.
+    /// Returns the id of a user, even of a user without a password; `None` for a guest.
     pub fn user_id(self) -> Option<UserId> {
         match self {
             Self::User(id) | Self::PasswordlessUser(id) => Some(id),
@@ -68,7 +68,7 @@ impl Player {
 #[derive(Debug, Clone, Copy)]
 pub struct MainWallet {
     pub player: Player,
-    /// Id of the main wallet; `None` if the player has no open main wallet, such as before the first deposit.
+    /// Id of the main wallet; `None` if the player has no open main wallet, for example, before the first deposit.
     pub wallet: Option<WalletId>,
 }
 
@@ -85,8 +85,8 @@ pub struct MainPosting {
 /// Balance of a player's main wallet.
 #[derive(Debug, Clone)]
 pub struct MainBalance {
-    /// Id of the main wallet; `None` if the player has no open main wallet, such as before the first deposit. Without a
-    /// main wallet, the balance is 0.
+    /// Id of the main wallet; `None` if the player has no open main wallet, for example, before the first deposit.
+    /// Without a main wallet, the balance is 0.
     pub wallet: Option<WalletId>,
     pub currency: Currency,
     pub balance: Minor,
@@ -126,7 +126,8 @@ impl Wallets {
         Ok(MainBalance { wallet, currency, balance, position })
     }
 
-    /// Moves money from outside into a player's main wallet, and opens the wallet first if the player has none.
+    /// Moves money from the outside world into a player's main wallet, and opens the wallet first if the player has
+    /// none.
     pub async fn deposit_main(
         &self,
         player: &PlayerId,
@@ -161,7 +162,7 @@ impl Wallets {
         Err(Error::Overloaded)
     }
 
-    /// Moves money out of a player's main wallet to the outside.
+    /// Moves money from a player's main wallet to the outside world.
     pub async fn withdraw_main(
         &self,
         player: &PlayerId,
@@ -291,7 +292,7 @@ impl Wallets {
 
     /// Handles a payment by a player that has no open main wallet. The wallet may have been closed after an earlier
     /// payment, so a repeated request gets the result of the first request with the same idempotency key. Any other
-    /// request gets the error that the player has insufficient funds.
+    /// request fails with an "insufficient funds" error.
     async fn earlier_posting(
         &self,
         key: Option<HashedKey>,

@@ -59,7 +59,7 @@ impl PayoutRefusal {
 }
 
 impl Wallets {
-    /// Pays a player. Opens the main wallet first if the player never had a main wallet in this currency.
+    /// Pays a player. Opens the main wallet first if the player has never had a main wallet in this currency.
     ///
     /// The function `legs` receives the account to pay, and returns the movements of money (legs). The function
     /// `settle` receives the index of the first of these legs in the posting, and returns the companions (statements in
@@ -120,8 +120,8 @@ impl Wallets {
 }
 
 impl Wallets {
-    /// Moves money between system accounts. `currencies` contains the currency of each movement (leg), in the order of
-    /// the movements.
+    /// Moves money between system accounts. `currencies` contains the currency of each movement (leg), in the same
+    /// order.
     pub async fn post_system(
         &self,
         posting: Posting,

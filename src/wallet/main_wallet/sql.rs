@@ -1,4 +1,4 @@
-//! SQL statements on main wallets.
+//! SQL statements for main wallets.
 
 use sqlx::PgConnection;
 

@@ -1,4 +1,4 @@
-//! SQL statements on refunds.
+//! SQL statements for refunds.
 
 use sqlx::PgConnection;
 

@@ -23,7 +23,7 @@ use crate::wallet::{RequestMeta, Wallets, companion, from_post_error};
 /// Maximum number of transfers in a request. Even if each transfer has a fee, a single posting can contain all of them.
 pub const TRANSFERS_MAX: usize = 10_000;
 
-/// Maximum number of transfers of one request that wait for the ledger writer at once. Without the limit, a large
+/// Maximum number of transfers of one request that may be waiting for the ledger writer. Without the limit, a large
 /// batch would block other requests.
 const WAITING_MAX: usize = 2_048;
 
@@ -154,7 +154,7 @@ fn batch_key(
 }
 
 /// Returns the request as text, to detect an idempotency key that is reused for a different request. The text must not
-/// depend on which wallets exist, because a missing wallet may exist when the request is repeated.
+/// depend on which wallets exist, because a wallet that is missing now may exist when the request is repeated.
 fn batch_content(mode: BatchMode, requests: &[Result<TransferRequest<'_>>]) -> Vec<String> {
     let mode = match mode {
         BatchMode::Atomic => "atomic",

@@ -59,7 +59,7 @@ impl Wallets {
     }
 
     /// Returns the posting of an earlier request with the same idempotency key, if there is one. Returns an error if
-    /// that request had other content.
+    /// that request had different content.
     pub(in crate::wallet) async fn find_replay(
         &self,
         meta: RequestMeta<'_>,

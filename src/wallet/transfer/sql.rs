@@ -1,4 +1,4 @@
-//! SQL statements on batches of transfers.
+//! SQL statements for batches of transfers.
 
 use sqlx::PgConnection;
 use uuid::Uuid;

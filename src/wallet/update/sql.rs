@@ -50,7 +50,8 @@ with input as (
 )",
 };
 
-/// Updates label and metadata of a wallet without a posting. Returns false if the wallet is closed or does not exist.
+/// Updates the label and metadata of a wallet without a posting. Returns false if the wallet is closed or does not
+/// exist.
 pub(super) async fn update(db: &mut PgConnection, changed: &Changed<'_>) -> Result<bool> {
     let Changed { id, sets_label, label, sets_metadata, metadata } = *changed;
     let done = sqlx::query!(

@@ -16,7 +16,7 @@ use crate::ledger::currency::Currency;
 use crate::ledger::money::Minor;
 use crate::ledger::read::BookRow;
 
-/// Maximum number of alerts of a wallet.
+/// Maximum number of alerts per wallet.
 const ALERTS_MAX: usize = 20;
 
 /// Direction in which the balance must cross the threshold to cause an event.

@@ -1,4 +1,4 @@
-//! SQL statements on balance alerts.
+//! SQL statements for balance alerts.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -57,7 +57,7 @@ pub(in crate::webhook) async fn list_alerts(
     rows.fetch_all(db).await?.into_iter().map(Alert::try_from).collect()
 }
 
-/// Inserts an alert. Returns `None` if the idempotency key was used before.
+/// Inserts an alert. Returns `None` if the idempotency key was already used.
 pub(super) async fn create_alert(
     db: &mut PgConnection,
     caller: &str,

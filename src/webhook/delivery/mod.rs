@@ -1,4 +1,4 @@
-//! Deliveries: a delivery is an event that is to be sent to a webhook, or was sent.
+//! Deliveries, each of which is an event that has been or will be sent to a webhook.
 
 pub(super) mod sql;
 
@@ -13,11 +13,11 @@ use crate::ids::{DeliveryId, TransferId, WalletId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// The delivery waits for its first or next attempt.
+    /// The delivery is waiting for its first or next attempt.
     Pending,
     /// The receiver has accepted the delivery.
     Delivered,
-    /// The delivery failed for a day and will not be tried again, unless the client replays it.
+    /// The delivery failed for a day and is not retried unless the client replays it.
     Dead,
 }
 

@@ -1,4 +1,4 @@
-//! SQL statements on deliveries.
+//! SQL statements for deliveries.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -26,7 +26,7 @@ pub(in crate::webhook) struct NewDelivery<'a> {
     pub body: &'a str,
 }
 
-/// New deliveries, as a list for each column of the table.
+/// New deliveries, as one list per column of the table.
 #[derive(Default)]
 pub(in crate::webhook) struct NewDeliveries {
     webhooks: Vec<i64>,
@@ -215,7 +215,7 @@ pub(in crate::webhook) async fn list_deliveries(
     rows.fetch_all(db).await?.into_iter().map(WebhookDelivery::try_from).collect()
 }
 
-/// Makes deliveries pending again, so that they are sent again. Returns the subject (such as a wallet) of each of them.
+/// Marks deliveries as pending, so that they are sent again. Returns the subject (such as a wallet) of each delivery.
 pub(in crate::webhook) async fn replay(
     db: &mut PgConnection,
     webhook: WebhookId,

@@ -143,8 +143,7 @@ fn request(event: &str) -> Value {
     } })
 }
 
-/// Returns an example of the body of an event. Returns `None` for events about games, whose example is built from the
-/// schema.
+/// Returns an example event body. Returns `None` for events about games, whose example is built from the schema.
 fn example(event: &str) -> Option<Value> {
     let (family, name) = event.split_once('.')?;
     let data = match family {

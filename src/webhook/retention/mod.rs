@@ -1,5 +1,5 @@
-//! Upkeep of deliveries: deletes old deliveries, deletes pending deliveries to webhooks whose owner no longer exists,
-//! and enqueues jobs for pending deliveries that have no job.
+//! Delivery upkeep: deletes old deliveries, deletes pending deliveries to webhooks whose owner no longer exists, and
+//! enqueues jobs for pending deliveries that have no job.
 
 mod sql;
 

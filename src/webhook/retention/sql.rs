@@ -63,7 +63,7 @@ pub(super) struct Stalled {
 
 /// Returns the pairs of a webhook and a subject (such as a wallet) with a delivery that has been pending for at least
 /// `age` without an attempt. Omits paused webhooks. If there are more than 1000, returns a random selection of 1000, so
-/// that each pair is found sooner or later.
+/// that each pair is eventually found.
 pub(super) async fn stalled(db: &mut PgConnection, age: Duration) -> Result<Vec<Stalled>> {
     let rows = sqlx::query_as!(
         Stalled,
@@ -90,7 +90,7 @@ pub(super) async fn count_dead(db: &mut PgConnection) -> Result<i64> {
     Ok(count.fetch_one(db).await?)
 }
 
-/// Returns the number of webhooks that are paused now.
+/// Returns the number of webhooks that are currently paused.
 pub(super) async fn count_paused(db: &mut PgConnection) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"select count(*) as "count!" from webhook where paused_until > now()"#

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Number of digits reserved for the value of `Content-Length`, which is known only after the body is written.
+/// Number of digits reserved for the `Content-Length` value, which is known only after the body is written.
 const LENGTH_DIGITS: usize = 8;
 
 /// HTTP status `304 Not Modified`. Of the responses that a load receives, only those with this status have no body.
@@ -21,7 +21,7 @@ pub(super) struct LoadConnection {
     body_at: usize,
 }
 
-/// Idempotency key: a random prefix for each connection, and the number of the request.
+/// Idempotency key: the random prefix of a connection, and a request number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestKey {
     prefix: u64,
@@ -99,8 +99,8 @@ impl LoadConnection {
         Ok(())
     }
 
-    /// Writes a login. Its user name and client address are derived from the idempotency key, so they are different for
-    /// each login.
+    /// Writes a login. Its user name and client address are derived from the idempotency key, so they differ for each
+    /// login.
     pub(super) fn write_login(&mut self, RequestKey { prefix, number }: RequestKey) {
         let body = format!(
             r#"{{"username":"unknown{prefix:x}-{number:x}","password":"not the right one"}}"#
@@ -188,7 +188,7 @@ impl LoadConnection {
         if status == NOT_MODIFIED {
             return Ok(Some(status));
         }
-        // hyper and nginx write the name of the header in different case.
+        // hyper and nginx capitalize the header name differently.
         let length = head.split("ontent-length: ").nth(1);
         let length = length.or_else(|| head.split("ontent-Length: ").nth(1));
         let length = length.and_then(|rest| rest.lines().next());

@@ -30,7 +30,7 @@ pub(crate) struct FailoverSpec {
     pub duration: Duration,
 }
 
-/// Latencies of deposits, each from the time when the deposit was due until its acknowledgment.
+/// Deposit latencies, each measured from the time when the deposit was due until its acknowledgment.
 pub(crate) struct FailoverResult {
     /// Rate and latencies of the deposits whose connection stayed open, including those that the server refused with
     /// 503 and the load generator retried on the same server.
@@ -75,7 +75,7 @@ impl ServerList {
 }
 
 impl LoadTarget {
-    /// Sends deposits to all servers of the list. The list may change while the load runs.
+    /// Sends deposits to all servers in the list. The list may change while the load runs.
     pub(crate) async fn deposit_with_failover(
         &self,
         servers: &ServerList,
@@ -155,7 +155,7 @@ impl FailoverWorker {
         Ok(if status == 200 { Outcome::Acknowledged } else { Outcome::Refused })
     }
 
-    /// Connects to a random server of the list.
+    /// Connects to a random server in the list.
     async fn connect(&mut self) -> Option<LoadConnection> {
         let address = self.servers.choose(&mut self.rng)?;
         LoadConnection::open(&address).await.ok()

@@ -1,4 +1,4 @@
-//! Distribution of latencies.
+//! Latency distribution.
 
 use std::iter::Sum;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The load generator. It sends requests as fast as its connections allow. It must take little CPU time, because it
+//! The load generator. It sends requests as fast as its connections allow. It must use little CPU time, because it
 //! shares the machine with the server under test.
 //!
 //! All connections of a load run on one thread, so that no connection moves between CPU cores.
@@ -30,7 +30,7 @@ const OPENING_CONNECTIONS: usize = 64;
 pub(crate) struct LoadTarget {
     wallets: Arc<[TargetWallet]>,
     store: Arc<TargetStore>,
-    /// Users of the exchange with their tokens, one for each connection.
+    /// Exchange users with their tokens, one per connection.
     traders: Arc<[(i64, String)]>,
 }
 
@@ -39,12 +39,12 @@ struct TargetWallet {
     deposits: AtomicI64,
 }
 
-/// Games of a store, and its users. Each user buys each game at most once.
+/// The games and users of a store. Each user buys each game at most once.
 #[derive(Default)]
 pub(crate) struct TargetStore {
     games: Vec<i64>,
     shoppers: Vec<Shopper>,
-    /// `ETag` of the list of games.
+    /// `ETag` of the game list.
     list_tag: String,
 }
 
@@ -53,7 +53,7 @@ struct Shopper {
     bought: AtomicUsize,
 }
 
-/// Request that a load sends again and again.
+/// Request that a load repeats.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LoadOperation {
     /// Deposit of one euro.
@@ -72,7 +72,7 @@ pub(crate) enum LoadOperation {
     Purchase,
     /// Order to buy crypto for one euro. Each connection acts as a different user.
     Order,
-    /// Login that fails, each time with a new user name and from a new address.
+    /// Login that fails, with a new user name and a new client address each time.
     Login,
 }
 
@@ -129,12 +129,12 @@ impl LoadTarget {
         Ok(Self { wallets: wallets.collect(), store, traders })
     }
 
-    /// Adds a store to the target of the load.
+    /// Adds a store to the load target.
     pub(crate) fn with_store(self, store: TargetStore) -> Self {
         Self { store: Arc::new(store), ..self }
     }
 
-    /// Adds users of the exchange to the target of the load.
+    /// Adds exchange users to the load target.
     pub(crate) fn with_traders(self, traders: Vec<(i64, String)>) -> Self {
         Self { traders: traders.into(), ..self }
     }
@@ -148,7 +148,7 @@ impl LoadTarget {
         self.wallets.iter().map(|wallet| wallet.deposits.load(Ordering::Relaxed))
     }
 
-    /// Number of acknowledged deposits into all wallets together.
+    /// Total number of acknowledged deposits into all wallets.
     pub(crate) fn acknowledged_deposits(&self) -> u64 {
         self.deposit_counts().sum::<i64>().unsigned_abs()
     }
@@ -200,7 +200,7 @@ impl LoadTarget {
         Ok(LoadSample { result, usage })
     }
 
-    /// Runs several loads at once; all of them start when every connection is open.
+    /// Runs several loads at once; all of them start once every connection is open.
     pub(crate) async fn run_all<const N: usize>(
         &self,
         monitor: &ResourceMonitor,
@@ -220,7 +220,7 @@ impl LoadTarget {
         Ok((results, usage))
     }
 
-    /// Opens the connections of a load whose requests are sent at given times.
+    /// Opens the connections of a load whose requests are sent at scheduled times.
     pub(crate) async fn connect_paced(&self, spec: &LoadSpec) -> anyhow::Result<PacedLoad> {
         let connections = connect(spec).await?.into_iter().enumerate();
         let worker = |numbered| LoadWorker::new(self.clone(), numbered, spec);
@@ -243,7 +243,7 @@ impl LoadTarget {
 }
 
 impl TargetStore {
-    /// Creates a store. `list_tag` is the `ETag` of its list of games; each token belongs to a different user.
+    /// Creates a store. `list_tag` is the `ETag` of its game list; each token belongs to a different user.
     pub(crate) fn new(games: Vec<i64>, tokens: Vec<String>, list_tag: String) -> Self {
         let shopper = |token| Shopper { token, bought: AtomicUsize::new(0) };
         Self { games, shoppers: tokens.into_iter().map(shopper).collect(), list_tag }
@@ -290,8 +290,8 @@ pub(crate) async fn on_one_thread<T: Send + 'static>(
 }
 
 /// Returns a function that waits until the next request of connection `number` is due. Together, `connections`
-/// connections send `per_second` requests per second at fixed times, so that the latencies show if the server falls
-/// behind. `is_over` takes the time at which a request is due, and returns whether the load is over by then.
+/// connections send `per_second` requests per second at fixed times, so that the latencies show whether the server
+/// falls behind. `is_over` takes the time at which a request is due, and returns whether the load is over by then.
 pub(crate) fn at_fixed_times(
     per_second: u32,
     connections: usize,

@@ -8,7 +8,7 @@ use super::connection::{LoadConnection, RequestKey};
 use super::latency::LatencyHistogram;
 use super::{LoadOperation, LoadSpec, LoadTarget};
 
-/// Path of the list of games.
+/// Path of the game list.
 const GAMES: &str = "/api/games?limit=100";
 
 /// Sends requests on one connection, each after the response to the previous request.

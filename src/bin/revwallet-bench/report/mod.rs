@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use crate::resource_usage::ResourceUsage;
 use crate::samples::{LoadResult, LoadSample};
 
-/// A row of the table of measurements.
+/// A row of the measurements table.
 #[derive(Debug, Clone)]
 pub(crate) struct Measurement {
     pub label: String,

@@ -12,7 +12,7 @@ use crate::server_process::ServerProcess;
 use crate::sql;
 use crate::verification::verify_book;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 5;
 
 const CONNECTIONS: usize = 256;

@@ -19,7 +19,7 @@ use crate::samples::{LoadResult, LoadSample, PairedSamples};
 use crate::sql;
 use crate::verification::verify_book;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 3;
 
 const CALLERS: usize = 64;

@@ -11,13 +11,13 @@ use crate::server_process::ServerProcess;
 
 const CONNECTIONS: [usize; 3] = [1, 64, 256];
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 7;
 
-/// Number by which `--duration` is divided to get the duration of each measurement, because there are many rounds.
+/// Divisor of `--duration` that yields the duration of each measurement. It is short because there are many rounds.
 const TURNS_PER_DURATION: u32 = 4;
 
-/// A running build of the server, with a ledger of its own.
+/// A running build of the server, with its own ledger.
 struct ServerBuild {
     server: ServerProcess,
     target: LoadTarget,

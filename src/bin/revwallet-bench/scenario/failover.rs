@@ -17,10 +17,10 @@ use crate::verification::verify_deposits;
 
 const SERVERS: usize = 4;
 
-/// Number of connections to all servers together.
+/// Total number of connections to all servers.
 const CONNECTIONS: usize = 256;
 
-/// Deposits per second to all servers together: few enough that the servers can catch up after a kill.
+/// Total number of deposits per second to all servers: few enough that the servers can catch up after a kill.
 const DEPOSITS: u32 = 3_000;
 
 /// Number of times that the leader is killed.
@@ -78,8 +78,8 @@ async fn start_server(
     Ok(server)
 }
 
-/// Kills the leader at regular intervals, and starts a new server after each kill. Returns the servers that run at the
-/// end.
+/// Kills the leader at regular intervals, and starts a new server after each kill. Returns the servers that are running
+/// at the end.
 async fn kill_leaders(
     context: &BenchContext,
     book: &BenchBook,

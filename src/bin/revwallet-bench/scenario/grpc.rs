@@ -28,7 +28,7 @@ const CONNECTIONS: usize = 64;
 /// Number of players whose balance is read.
 pub(super) const PLAYERS: usize = 1_000;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 5;
 
 /// Number of bytes before each gRPC message: one for the compression flag, and four for the length.

@@ -7,8 +7,7 @@ use crate::report::{ReportSection, TargetBound};
 use crate::samples::{LoadSample, PairedSamples};
 use crate::verification::verify_book;
 
-/// Number of wallets: few enough to give each a balance, and so many that concurrent requests rarely use the same
-/// wallet.
+/// Number of wallets: few enough to fund each of them, but enough that concurrent requests rarely use the same wallet.
 const WALLETS: u32 = 1_000;
 
 /// Initial balance of each wallet, more than a run can spend.
@@ -16,7 +15,7 @@ const EUROS: u32 = 1_000_000;
 
 const CONNECTIONS: usize = 64;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 3;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {

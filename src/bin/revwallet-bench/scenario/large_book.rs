@@ -24,7 +24,7 @@ const FILL_LEGS: i64 = 2_000;
 /// Maximum number of postings in flight while a ledger is filled.
 const FILL_POSTINGS: usize = 6;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 3;
 
 /// Interval at which the benchmark polls the progress of the auditor, which checks the ledger in the background.

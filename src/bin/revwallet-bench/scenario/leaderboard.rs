@@ -1,8 +1,8 @@
-//! Scenario `leaderboard`: reads of pages, ranks and neighbors on a leaderboard of a million entries, during 500
-//! submissions per second, for three patterns of scores.
+//! Scenario `leaderboard`: reads of pages, ranks and neighbors on a leaderboard with a million entries, during 500
+//! submissions per second, for three score patterns.
 //!
-//! Requests are due at fixed times, and their latencies count from these times, so the latencies show if the server
-//! falls behind.
+//! Requests are due at fixed times, and their latencies are measured from these times, so the latencies show whether
+//! the server falls behind.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ const P99_MAX_MS: f64 = 10.0;
 
 const PATTERNS: [&str; 3] = ["random", "equal", "rising"];
 
-/// Kind of request that a connection sends again and again.
+/// Kind of request that a connection repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Submit,
@@ -77,7 +77,7 @@ struct Board {
     key: Arc<str>,
     pattern: &'static str,
     entries: i64,
-    /// Page cursors spread over the whole board. Each read of a page begins after a random cursor.
+    /// Page cursors spread over the whole board. Each page read begins after a random cursor.
     cursors: Arc<[String]>,
 }
 
@@ -146,7 +146,7 @@ async fn create_key(context: &BenchContext, book: &BenchBook) -> anyhow::Result<
 }
 
 impl Board {
-    /// Runs all operations at the same time, each at its rate.
+    /// Runs all operations at the same time, each at its own rate.
     async fn run_all(&self, duration: Duration) -> anyhow::Result<Vec<(Operation, LoadResult)>> {
         let operations = [Operation::Submit, Operation::Page, Operation::Rank, Operation::Around];
         let loads = operations.map(|operation| self.run(operation, duration));

@@ -10,10 +10,10 @@ const WALLETS: u32 = 1_000;
 
 const READERS: usize = 8;
 
-/// Number of logins in flight, all of which wait until the server has hashed their password.
+/// Number of logins in flight; each waits until the server has hashed its password.
 const LOGINS: usize = 1_000;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 3;
 
 /// Settings of the server: it trusts the `X-Forwarded-For` header, so that each login can use its own address and

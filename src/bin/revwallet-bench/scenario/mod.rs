@@ -17,9 +17,9 @@
 //! | [`multi_process`] | four servers that share a ledger | one server |
 //! | [`old_snapshot`] | deposits while a transaction holds an old snapshot, as a dump does | deposits without an old snapshot |
 //! | [`realtime`] | memory of idle WebSocket connections, deliveries to many subscribers, deposits while clients reconnect | |
-//! | [`leaderboard`] | pages, ranks and neighbors on a leaderboard of a million entries, during 500 submissions per second | |
-//! | [`exchange`] | orders of the exchange until they are complete | |
-//! | [`store`] | lists of games, and purchases, over HTTP | an axum handler that returns the same bytes, and transfers over HTTP |
+//! | [`leaderboard`] | pages, ranks and neighbors on a leaderboard with a million entries, during 500 submissions per second | |
+//! | [`exchange`] | exchange orders, from placement to completion | |
+//! | [`store`] | game lists and purchases over HTTP | an axum handler that returns the same bytes, and transfers over HTTP |
 //! | [`large_book`] | deposits and reads on a large ledger | the same on a small ledger |
 //! | [`compare`] | deposits on one build of the server | deposits on another build |
 
@@ -47,7 +47,7 @@ mod store;
 use crate::context::BenchContext;
 use crate::report::ReportSection;
 
-/// A scenario of the benchmark, which the option `--scenarios` can select.
+/// A benchmark scenario, which the option `--scenarios` can select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scenario {
     /// Deposits over HTTP, compared with pgbench and with a bare axum server.
@@ -78,11 +78,11 @@ pub(crate) enum Scenario {
     OldSnapshot,
     /// WebSocket connections: memory of idle connections, deliveries of events, and clients that reconnect.
     Realtime,
-    /// Reads of a leaderboard of a million entries, during submissions of scores.
+    /// Reads of a leaderboard with a million entries, during score submissions.
     Leaderboard,
-    /// Lists of games, compared with a bare handler, and purchases, compared with transfers.
+    /// Game lists, compared with a bare handler, and purchases, compared with transfers.
     Store,
-    /// Orders of the exchange, from placement to completion.
+    /// Exchange orders, from placement to completion.
     Exchange,
     /// Deposits and reads on a large ledger, compared with a small ledger.
     LargeBook,

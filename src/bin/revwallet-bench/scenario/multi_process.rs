@@ -13,10 +13,10 @@ use crate::verification::verify_deposits;
 
 const PROCESSES: usize = 4;
 
-/// Number of connections to all servers together.
+/// Total number of connections to all servers.
 const CONNECTIONS: usize = 256;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 3;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {

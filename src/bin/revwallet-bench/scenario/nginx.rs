@@ -21,7 +21,7 @@ use crate::verification::verify_deposits;
 
 const CONNECTIONS: usize = 64;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 7;
 
 /// Longest time that nginx may take to start and listen.

@@ -10,10 +10,10 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Number of wallets: few enough that a new server soon has all of them in its cache.
+/// Number of wallets: few enough that a new server soon caches all of them.
 const WALLETS: u32 = 1_000;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 9;
 
 const NO_METRICS: &str = "--no-metrics";
@@ -96,7 +96,7 @@ impl ObservabilityCase {
             wallets: WALLETS as usize,
             duration,
         };
-        // Warms up the cache of accounts.
+        // Warms up the account cache.
         target.run(&monitor, spec(context.args.duration / 2)).await?;
         let sample = target.run(&monitor, spec(context.args.duration)).await?;
         server.kill().await?;
@@ -104,8 +104,8 @@ impl ObservabilityCase {
     }
 }
 
-/// Adds to the report the share of throughput that each case loses. Each case is compared with the first case of the
-/// same round, which runs without observability.
+/// Adds the throughput loss of each case to the report. Each case is compared with the first case of the same round,
+/// which runs without observability.
 fn add_losses(
     section: &mut ReportSection,
     cases: &[ObservabilityCase],

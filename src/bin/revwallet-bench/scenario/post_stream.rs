@@ -35,7 +35,7 @@ const ITEMS: usize = 256;
 /// Maximum number of requests in flight on a stream.
 const AHEAD: usize = 2;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 5;
 
 pub(super) async fn measure(

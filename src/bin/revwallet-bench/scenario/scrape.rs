@@ -10,7 +10,7 @@ use crate::samples::median;
 /// Number of series to render: the maximum that a process may have.
 const SERIES: usize = 10_000;
 
-/// Number of times that the measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median.
 const TURNS: u32 = 51;
 
 /// Number of routes that are added between two counts of the series. Counting is slow, because it renders all series.
@@ -35,7 +35,7 @@ pub(super) async fn measure() -> anyhow::Result<ReportSection> {
     Ok(section)
 }
 
-/// Counts requests to many routes in the metrics, until a scrape has enough time series. Returns their number.
+/// Records requests to many routes in the metrics until a scrape has enough series. Returns the number of series.
 fn record_series(metrics: &Metrics, exposition: &Exposition) -> usize {
     let mut series = 0;
     for n in 0.. {

@@ -1,4 +1,4 @@
-//! Scenario `store`, the games store over HTTP: lists of games relative to an axum handler that returns the same bytes,
+//! Scenario `store`, the games store over HTTP: game lists relative to an axum handler that returns the same bytes,
 //! purchases relative to transfers, and a thousand purchases of one game at once.
 
 use std::ops::Range;
@@ -26,7 +26,7 @@ use crate::verification::verify_book;
 
 const CONNECTIONS: usize = 64;
 
-/// Number of games in the store while reads of the list of games are measured.
+/// Number of games in the store while reads of the game list are measured.
 const LISTED: i64 = 1_000;
 
 /// Number of games in the store, more than a user can buy during a run.
@@ -41,7 +41,7 @@ const WALLETS: u32 = 1_000;
 /// Initial balance of each wallet, in euros.
 const EUROS: u32 = 1_000_000;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 3;
 
 /// Number of requests in flight while users and games are created.
@@ -63,7 +63,7 @@ struct StoreClient {
     url: String,
 }
 
-/// The list of games as the server sends it.
+/// The game list as the server sends it.
 #[derive(Clone)]
 struct GameList {
     tag: String,

@@ -1,5 +1,5 @@
-//! WebSocket subscribers that count the events that they receive. They must take little CPU time, because they share
-//! the machine with the server.
+//! WebSocket subscribers that count the events that they receive. They must use little CPU time, because they share the
+//! machine with the server.
 //!
 //! All subscribers run on the thread of [`on_one_thread`](crate::load::on_one_thread), so they share their counters
 //! without locks.
@@ -21,7 +21,7 @@ use client::WebSocketClient;
 /// Interval at which the counts of received events are checked.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Longest time that the benchmark waits for missing acknowledgments of subscriptions, or for missing events.
+/// Longest time that the benchmark waits for missing subscription acknowledgments or missing events.
 const WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// Number, topics and timing of subscribers.
@@ -43,7 +43,7 @@ pub(crate) struct Subscribers {
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Counts and latencies of the events that the subscribers have received.
+/// Counters and latencies of the events that the subscribers have received.
 struct Tally {
     /// Number of subscriptions that the server has acknowledged.
     subscribed: Cell<usize>,

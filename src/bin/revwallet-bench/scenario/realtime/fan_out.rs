@@ -20,7 +20,7 @@ const PUBLISHERS: usize = 32;
 /// Interval at which publishers check whether the subscribers have caught up.
 const CATCH_UP_POLL: Duration = Duration::from_millis(1);
 
-/// Number of subscribers of one topic, and the pace of its events.
+/// Number of subscribers to one topic, and the pace of its events.
 #[derive(Debug, Clone, Copy)]
 struct FanOut {
     label: &'static str,

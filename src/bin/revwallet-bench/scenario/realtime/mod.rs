@@ -8,7 +8,7 @@
 //! | [`reconnect`] | deposits while thousands of clients reconnect and resume |
 //!
 //! Each subscriber must receive each event of its topic exactly once. The commit time of an event comes from its batch:
-//! the database reads the clock right before it commits the batch.
+//! the database reads the clock just before it commits the batch.
 
 mod fan_out;
 mod idle;
@@ -21,7 +21,7 @@ use crate::report::ReportSection;
 use crate::verification::verify_deposits;
 
 /// Settings of the server: it admits all clients although they share an address, and does not close connections that
-/// wait for a load to begin.
+/// are waiting for a load to begin.
 const SETTINGS: [&str; 3] = [
     "--realtime-connections-max=100000",
     "--realtime-connections-per-address=100000",
@@ -31,7 +31,7 @@ const SETTINGS: [&str; 3] = [
 /// Number of new connections per second while many connections are opened.
 const CONNECTS_PER_SECOND: u32 = 5_000;
 
-/// Number of times that each measurement is repeated. The report contains the median.
+/// Number of rounds. The report contains the median of each measurement.
 const TURNS: u32 = 3;
 
 pub(super) async fn measure(context: &BenchContext) -> anyhow::Result<ReportSection> {
