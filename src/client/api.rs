@@ -17,7 +17,7 @@ use super::document::{Document, table};
 use super::server::Server;
 use crate::output::OutputArgs;
 
-/// Longest time that a response may take. By default, the server gives up on a request earlier.
+/// Longest time that a response may take. By default, the server gives up on a request before this.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Maximum number of entries that the server returns in a page of a list.

@@ -117,12 +117,12 @@ impl ReadReplica {
             }
             ReplicaState::Behind => warn!(
                 event = "replica.behind",
-                "the read replica lags too far behind ({reason}); the primary serves the reads with ?stale=ok"
+                "the read replica lags too far behind ({reason}); serving reads with ?stale=ok from the primary"
             ),
             ReplicaState::Unavailable => warn!(
                 event = "replica.unavailable",
                 error.message = reason,
-                "the read replica cannot be used ({reason}); the primary serves the reads with ?stale=ok"
+                "the read replica cannot be used ({reason}); serving reads with ?stale=ok from the primary"
             ),
             ReplicaState::Unchecked => {}
         }

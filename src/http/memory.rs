@@ -69,7 +69,8 @@ pub struct MemoryAccount<'a> {
 }
 
 impl MemoryAccount<'_> {
-    /// Takes memory for a request body, or for values built from it, until the returned charge is dropped.
+    /// Reserves memory for a request body, or for values built from it. Dropping the returned [`MemoryCharge`] ends the
+    /// reservation.
     pub fn charge_request(&self, bytes: usize) -> Result<MemoryCharge> {
         self.charge(bytes, |budget| &budget.requests)
     }

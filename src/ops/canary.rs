@@ -107,7 +107,7 @@ impl Canary {
                     event = "probe.failed",
                     trace_id = %trace.trace_id_hex(),
                     error.message = format!("{cause:#}"),
-                    "canary transfer through the public address failed; retrying at the next interval"
+                    "canary transfer through the public URL failed; retrying at the next interval"
                 );
             }
         }

@@ -75,7 +75,7 @@ impl<H: SagaHandler> Sagas<H> {
             tracing::debug!(
                 saga.step = call.step.name,
                 error.message = why,
-                "a call to an external system failed; the worker now asks the system whether the call took effect"
+                "a call to an external system failed; the worker is asking the system whether the call took effect"
             );
         }
     }

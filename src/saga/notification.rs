@@ -34,7 +34,7 @@ impl<H: SagaHandler> Sagas<H> {
                 tracing::warn!(
                     event = "saga.notification_failed",
                     error.message = why,
-                    "could not notify the owner of a finished saga; a worker retries later"
+                    "could not notify the owner of a finished saga; a worker will retry later"
                 );
                 let pause = self.settings.backoff_min
                     * 2_u32.pow(u32::from(row.notifications.clamp(0, 20).unsigned_abs()));

@@ -27,7 +27,7 @@ impl<H: SagaHandler> Sagas<H> {
         tracing::warn!(
             event = "saga.unknown_version",
             saga.version = row.version,
-            "another version of the program began a saga; the saga waits for a worker of that version"
+            "another version of the program began a saga; the saga is waiting for a worker of that version"
         );
         self.metrics.wallet_saga_unknown_versions_total.increment(1);
         let mut db = self.db.acquire("saga.park").await?;
@@ -101,7 +101,7 @@ impl<H: SagaHandler> Sagas<H> {
             event = "saga.unknown",
             saga.step = change.step_name,
             reason,
-            "the outcome of a call to an external system is unknown; the money stays held, and a worker asks the system again"
+            "the outcome of a call to an external system is unknown; the money stays held, and a worker will ask the system again"
         );
         self.change(&change).await
     }

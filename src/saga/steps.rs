@@ -34,7 +34,7 @@ impl<H: SagaHandler> Sagas<H> {
             tracing::warn!(
                 event = "saga.attempt_failed",
                 error.message = cause,
-                "could not run a saga; a worker retries later"
+                "could not run a saga; a worker will retry it later"
             );
             let pause = self.settings.backoff_max.as_secs_f64();
             let released = async {

@@ -301,6 +301,6 @@ fn log_dead(job: &DeliveryJob<'_>, next: &delivery::sql::NextDelivery) {
         wallet.id = job.subject.wallet().map(|wallet| wallet.0),
         user.id = job.subject.user().map(|user| user.0),
         delivery.id = next.id.0,
-        "a webhook delivery failed for a day and is no longer retried; replay it when the receiver is available"
+        "a webhook delivery kept failing for a day and will not be retried; replay it when the receiver is available"
     );
 }

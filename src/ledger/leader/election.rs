@@ -133,7 +133,7 @@ impl Election {
                 Leadership::Follows(leader) => tracing::info!(
                     event = "ledger.follows",
                     leader = leader.address,
-                    "the ledger's leader is the process at {}; this process sends its transfers there",
+                    "the ledger's leader is the process at {}; this process will send its transfers there",
                     leader.address
                 ),
                 Leadership::Unknown => {}

@@ -122,7 +122,7 @@ impl Forwarder {
                             event = "ledger.leader_unreachable",
                             error.message = cause.to_string(),
                             leader = leader.address,
-                            "the ledger's leader at {} does not respond; this process writes its own postings",
+                            "the ledger's leader at {} does not respond; this process will write its own postings",
                             leader.address
                         );
                     }
@@ -303,7 +303,7 @@ impl Forwarder {
             event = "ledger.forward_failed",
             error.message = cause,
             postings = items.len(),
-            "the ledger's leader did not respond to a request; this process writes the request's postings itself"
+            "the ledger's leader did not respond to a request; this process will write the request's postings itself"
         );
         let count = items.len() as u64;
         self.metrics.wallet_ledger_forwarded_total.with(["in_doubt"]).increment(count);

@@ -183,7 +183,7 @@ async fn wait_for_transactions(db: &mut PgConnection) -> sqlx::Result<()> {
     while !running.is_empty() {
         if started.elapsed() >= REPORT_AFTER && !std::mem::replace(&mut is_reported, true) {
             tracing::warn!(
-                "the partition command waits until {} earlier transactions have ended; pg_stat_activity shows them",
+                "the partition command is waiting until {} earlier transactions have ended; pg_stat_activity shows them",
                 running.len()
             );
         }

@@ -137,7 +137,7 @@ impl DurableReader {
                         reader = self.options.name,
                         error.message = error.to_string(),
                         error.chain = error.cause().map(|cause| format!("{cause:#}")),
-                        "the background reader {} of the ledger failed; it retries in {backoff:?}",
+                        "the background reader {} of the ledger failed; retrying in {backoff:?}",
                         self.options.name,
                     );
                     sleep_unless_stopped(backoff, &self.stopping).await;
@@ -183,7 +183,7 @@ impl DurableReader {
         if let Err(error) = released.await {
             tracing::debug!(
                 error.message = %error,
-                "a background reader of the ledger could not release its stored position; another process takes it over when its lease expires"
+                "a background reader of the ledger could not give up the lease on its position; another process will take over when the lease expires"
             );
         }
     }

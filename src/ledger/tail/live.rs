@@ -116,7 +116,7 @@ impl<S: Source> LiveHub<S> {
                 Err(error) => {
                     tracing::warn!(
                         error.message = %error,
-                        "could not read new transfers or events, so clients that follow them wait; retrying in {RETRY_DELAY:?}"
+                        "could not read new transfers or events, so clients that follow them are waiting; retrying in {RETRY_DELAY:?}"
                     );
                     sleep_unless_stopped(RETRY_DELAY, &self.stopping).await;
                 }

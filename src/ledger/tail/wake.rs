@@ -171,7 +171,7 @@ async fn listen_with_retry(
         if let Some(Err(error)) = stopping.run_until_cancelled(listening).await {
             tracing::warn!(
                 error.message = %error,
-                "could not listen for notifications of new transfers; the ledger's readers poll until listening succeeds"
+                "could not listen for notifications of new transfers; the ledger's readers will poll until listening succeeds"
             );
             if !sleep_unless_stopped(backoff, stopping).await {
                 return;

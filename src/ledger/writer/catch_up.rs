@@ -23,7 +23,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the ledger's writer could not read the transfers of other processes; waiting clients get an error, and the writer retries"
+                    "the ledger's writer could not read the transfers of other processes; the waiting clients get an error, and the writer will retry"
                 );
                 if lock {
                     self.pipeline.release_lock();
@@ -46,7 +46,7 @@ impl Writer {
             Err(error) => {
                 tracing::error!(
                     error.message = %ErrorDetail(&error),
-                    "the transfers of other processes could not be parsed; the ledger's writer clears its account cache"
+                    "the transfers of other processes could not be parsed; clearing the account cache of the ledger's writer"
                 );
                 self.cache.clear();
             }
@@ -66,7 +66,7 @@ impl Writer {
                 event = "ledger.lost",
                 ours = self.head.seq,
                 theirs = head.seq,
-                "the database has lost acknowledged commits, because of a restore or a failover; the ledger's writer clears its caches"
+                "the database has lost acknowledged commits, because of a restore or a failover; clearing the caches of the ledger's writer"
             );
             self.cache.clear();
             self.keys.forget();

@@ -213,7 +213,7 @@ impl Writer {
     pub(super) async fn run(mut self, token: CancellationToken) {
         if let Err(WriterStop::GaveUp) = self.run_loop(&token).await {
             tracing::error!(
-                "the ledger's writer stops before it knows whether its last batches were committed; clients learn the outcome if they retry with the same idempotency key"
+                "the ledger's writer is stopping without knowing whether its last batches were committed; clients that retry with the same idempotency key will learn the outcome"
             );
         }
     }
@@ -252,7 +252,7 @@ impl Writer {
                 () = sleep_until(notify_at), if notify_at.is_some() => self.pipeline.send_notify(self.book),
                 _ = overdue_check.tick() => if self.is_overdue() {
                     tracing::warn!(
-                        "the database has not replied for {:?}; the ledger's writer reconnects",
+                        "the database has not replied for {:?}; the ledger's writer is reconnecting",
                         self.settings.reply_max
                     );
                     self.reconnect(Vec::new(), token).await?;

@@ -104,7 +104,7 @@ impl Writer {
                     );
                 }
                 Err(_) => tracing::warn!(
-                    "the database did not accept a connection within {CONNECT_TIMEOUT:?}; the ledger's writer retries in {backoff:?}"
+                    "the database did not accept a connection within {CONNECT_TIMEOUT:?}; retrying in {backoff:?}"
                 ),
             }
             self.fail_unsent();

@@ -197,7 +197,7 @@ impl Writer {
             tracing::warn!(
                 outcome = verdict.name(),
                 error.message = verdict.error().map(|error| ErrorDetail(error).to_string()),
-                "could not write a batch of postings, but an earlier attempt may still succeed; the ledger's writer sends the batch again"
+                "could not write a batch of postings, but an earlier attempt may still succeed; the ledger's writer is sending the batch again"
             );
             tokio::time::sleep(UNSETTLED_DELAY).await;
             return self.reconnect(vec![batch], token).await;
@@ -303,7 +303,7 @@ impl Writer {
                 }
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the database rejected a batch of postings; the ledger's writer sends each posting alone to find the faulty posting"
+                    "the database rejected a batch of postings; the ledger's writer will send each posting alone to find the faulty posting"
                 );
                 self.put_back(items.into_iter().map(QueuedPosting::into_alone));
             }

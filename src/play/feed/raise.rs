@@ -25,10 +25,10 @@ pub(in crate::play) struct Raise {
     pub balance: i64,
 }
 
-/// Maximum number of transfers that a single read for [`LeadingRaises`] covers.
+/// Maximum number of transfers that one read for [`LeadingRaises`] scans.
 const LEADING_WINDOW_MAX: i64 = 20_000;
 
-/// Maximum number of transfers that a single read for [`HighestRaises`] covers. For each player, only the highest
+/// Maximum number of transfers that one read for [`HighestRaises`] scans. For each player, only the highest
 /// balance within a read is recorded, so longer reads mean fewer writes.
 const HIGHEST_WINDOW_MAX: i64 = 50_000;
 

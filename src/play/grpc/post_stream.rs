@@ -79,8 +79,8 @@ impl WalletRpc {
     }
 }
 
-/// Returns the requests of the client, until the client ends the stream, the deadline passes, or the server is about to
-/// close the connection.
+/// Returns a stream of the client's requests. It ends when the client ends its stream, the deadline passes, or the
+/// server is about to close the connection.
 fn requests(
     messages: Streaming<PostStreamRequest>,
     meta: StreamMeta,

@@ -83,7 +83,7 @@ impl CrossBookWriter {
             Err(Failure::Refused(error) | Failure::Companions(_, error)) => {
                 tracing::warn!(
                     error.message = %ErrorDetail(&error),
-                    "the ledger's writer could not find out whether its last commit to several books succeeded; it checks again"
+                    "the ledger's writer could not find out whether its last commit to several books succeeded; it will check again"
                 );
                 None
             }
@@ -181,7 +181,7 @@ fn settle(mut items: Vec<QueuedPosting>, verdict: BatchVerdict) -> Vec<QueuedPos
         BatchVerdict::Faulty(error) => {
             tracing::error!(
                 error.message = %ErrorDetail(&error),
-                "the database rejected a batch of postings to several books because of a bug in this program; each posting is retried alone, and the client of a posting that is rejected again gets an internal error"
+                "the database rejected a batch of postings to several books because of a bug in this program; each posting will be retried alone, and the client of a posting that is rejected again will get an internal error"
             );
             if items.len() == 1 {
                 items.remove(0).answer(Err(PostError::Internal));

@@ -142,7 +142,7 @@ impl CrossBookWriter {
                             Err(WriterStop::Killed) => return,
                             Err(WriterStop::GaveUp) => {
                                 tracing::error!(
-                                    "the ledger stops before it knows whether its last postings to several books were committed; clients learn the outcome if they retry with the same idempotency key"
+                                    "the ledger is stopping without knowing whether its last postings to several books were committed; clients that retry with the same idempotency key will learn the outcome"
                                 );
                                 return;
                             }
