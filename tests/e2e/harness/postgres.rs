@@ -203,6 +203,8 @@ async fn start_node(has_citus: bool) -> (Node, Embedded) {
         settings.extend([
             ("shared_preload_libraries", "citus"),
             ("max_prepared_transactions", "900"),
+            // Citus has one for each database.
+            ("max_worker_processes", "100"),
             ("citus.shard_count", "4"),
             ("citus.node_conninfo", "sslmode=prefer"),
             ("citus.recover_2pc_interval", "1s"),
