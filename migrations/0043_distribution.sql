@@ -48,9 +48,9 @@ begin
 end
 $$;
 
--- The postings of these keys. On Citus, first completes the interrupted transactions of these books, and waits for the transactions
--- that write these keys, even for those that a failure interrupted: another server may show already what such a transaction did.
-create function ledger.late_keys(p_books int[], p_keys uuid[])
+-- The postings of these keys. On Citus, waits first for the transactions that write these keys, even for those that a failure
+-- interrupted: another server may show already what such a transaction did.
+create function ledger.late_keys(p_keys uuid[])
 returns table (key_hash uuid, content_hash uuid, first_seq bigint, last_seq bigint)
 language plpgsql
 as $$

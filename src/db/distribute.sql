@@ -170,7 +170,7 @@ begin
 end
 $$;
 
-create or replace function ledger.late_keys(p_books int[], p_keys uuid[])
+create or replace function ledger.late_keys(p_keys uuid[])
 returns table (key_hash uuid, content_hash uuid, first_seq bigint, last_seq bigint)
 language plpgsql security definer
 set search_path = ledger, pg_catalog, pg_temp
@@ -180,7 +180,6 @@ declare
     v_key uuid;
     v_seq bigint;
 begin
-    perform complete_commits(p_books);
     -- An insert waits for a transaction that inserts the same key. One key after the other, so that this holds no key while it waits
     -- for another one.
     foreach v_key in array p_keys loop

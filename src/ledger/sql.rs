@@ -68,7 +68,7 @@ pub(super) const KEYS: &str = "
 /// writing these keys. The refusal may be based on an account that such a transaction has already changed on another
 /// server.
 pub(super) const LATE_KEYS: &str =
-    "select key_hash, content_hash, first_seq, last_seq from ledger.late_keys($1, $2)";
+    "select key_hash, content_hash, first_seq, last_seq from ledger.late_keys($1)";
 
 /// Reads the account data that the rules for postings need: currency, balance, held balance and state. Each account
 /// takes two index probes for the balance, two for the held balance, and one for the state. `offset 0` has the same
@@ -257,7 +257,7 @@ pub(super) async fn find_key(
 ) -> sqlx::Result<Option<(Uuid, i64, i64)>> {
     let row = sqlx::query!(
         r#"select content_hash as "content_hash!", first_seq as "first_seq!", last_seq as "last_seq!"
-        from ledger.late_keys('{}', array[$1]::uuid[])"#,
+        from ledger.late_keys(array[$1]::uuid[])"#,
         key_hash,
     )
     .fetch_optional(db)

@@ -82,8 +82,8 @@ struct LookupResult {
 impl LookupResult {
     fn from_replies(replies: Replies) -> Result<Self, Error> {
         let replies: Vec<Vec<Row>> = replies.into_iter().collect::<Result<_, _>>()?;
-        let [accounts, keys, head] = replies.as_slice() else {
-            unreachable!("a lookup has three statements")
+        let [.., accounts, keys, head] = replies.as_slice() else {
+            unreachable!("a lookup has at least three statements")
         };
         Ok(Self {
             accounts: accounts.iter().map(parse_account).collect::<Result<_, _>>()?,

@@ -20,6 +20,7 @@
 //! All sizes are bounded: the queue (in postings and legs), a batch (in legs), the pipeline (in requests), the account
 //! cache, and the cached keys.
 
+mod backend;
 mod batch;
 mod cache;
 mod catch_up;
@@ -43,10 +44,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::backend::Backend;
 use self::batch::BookHead;
 use self::cache::AccountCache;
 use self::idempotency::RecentKeys;
-use self::pipeline::{Backend, Pipeline, read_books, read_head};
+use self::pipeline::{Pipeline, read_books, read_head};
 use super::LedgerOptions;
 use super::companion::CompanionKind;
 use super::connect::StartError;

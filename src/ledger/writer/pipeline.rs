@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -18,6 +18,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
 
+use super::backend::{Backend, terminate_backends};
 use super::batch::{Batch, BookHead, Lookup};
 use super::columns::{PostColumns, PostOptions};
 use super::notify_throttle::NotifyThrottle;
@@ -56,22 +57,6 @@ struct SentRequest {
     replies: BoxFuture<'static, Replies>,
 }
 
-/// A process of the database server (backend). If its connection is lost, the writer terminates the process, which then
-/// cannot commit a batch later.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Backend {
-    pid: i32,
-    start: SystemTime,
-}
-
-impl Backend {
-    /// Identifies the backend that serves this connection.
-    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
-        let row = client.query_one(sql::BACKEND, &[]).await?;
-        Ok(Self { pid: row.try_get(0)?, start: row.try_get(1)? })
-    }
-}
-
 /// Layout of the replies to a batch: the index of the reply to each statement.
 #[derive(Debug, Default)]
 pub(super) struct ReplyLayout {
@@ -95,6 +80,7 @@ struct Statements {
     late_keys: Statement,
     accounts: Statement,
     catch_up: Statement,
+    complete_commits: Statement,
     /// Statements that write rows of other modules (companions), in the order in which the kinds of companions were
     /// registered.
     companions: Vec<(&'static CompanionKind, Statement)>,
@@ -232,17 +218,17 @@ impl Pipeline {
     pub(super) fn send_lookup(&mut self, book: i32, lookup: Lookup) {
         let accounts: Vec<i64> = lookup.accounts.iter().map(|account| account.0).collect();
         let statements = &self.statements;
-        let keys = if lookup.refused.is_empty() {
-            self.request(&statements.keys, vec![Box::new(lookup.keys())])
-        } else {
-            let params: Params = vec![Box::new(vec![book]), Box::new(lookup.keys())];
-            self.request(&statements.late_keys, params)
-        };
-        let requests = vec![
+        let mut requests = Vec::new();
+        let mut keys = &statements.keys;
+        if !lookup.refused.is_empty() {
+            requests.push(self.request(&statements.complete_commits, vec![Box::new(vec![book])]));
+            keys = &statements.late_keys;
+        }
+        requests.extend([
             self.request(&statements.accounts, vec![Box::new(book), Box::new(accounts)]),
-            keys,
+            self.request(keys, vec![Box::new(lookup.keys())]),
             self.request(&statements.head, vec![Box::new(book)]),
-        ];
+        ]);
         self.push(InFlightRequest::Lookup(lookup), requests);
     }
 
@@ -352,34 +338,6 @@ pub(super) fn companion_rows<'a>(
     if count == 0 { None } else { Some((count, rows)) }
 }
 
-/// Terminates processes of the database server. Removes from the list the processes that have certainly ended.
-pub(super) async fn terminate_backends(
-    client: &Client,
-    backends: &mut Vec<Backend>,
-) -> Result<(), Error> {
-    const ATTEMPTS_MAX: u32 = 20;
-    /// Delay between two attempts, which gives the backend time to end.
-    const ATTEMPT_DELAY: Duration = Duration::from_millis(25);
-
-    for _ in 0..ATTEMPTS_MAX {
-        let mut running = Vec::new();
-        for backend in backends.iter() {
-            match client.query_opt(sql::TERMINATE_BACKEND, &[&backend.pid, &backend.start]).await {
-                Ok(None) => {}
-                Err(error) if is_outcome_unknown(&error) => return Err(error),
-                // An error can mean that the backend belongs to a role whose backends this user may not terminate.
-                Ok(Some(_)) | Err(_) => running.push(*backend),
-            }
-        }
-        *backends = running;
-        if backends.is_empty() {
-            break;
-        }
-        tokio::time::sleep(ATTEMPT_DELAY).await;
-    }
-    Ok(())
-}
-
 impl Statements {
     async fn prepare(client: &Client, kinds: &[&'static CompanionKind]) -> Result<Self, Error> {
         let mut companions = Vec::new();
@@ -397,6 +355,7 @@ impl Statements {
             late_keys: client.prepare(sql::LATE_KEYS).await?,
             accounts: client.prepare(sql::ACCOUNTS).await?,
             catch_up: client.prepare(sql::CATCH_UP).await?,
+            complete_commits: client.prepare(sql::COMPLETE_COMMITS).await?,
             companions,
         })
     }

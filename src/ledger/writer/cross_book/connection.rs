@@ -15,13 +15,12 @@ use crate::ledger::account::{Account, AccountId};
 use crate::ledger::companion::CompanionKind;
 use crate::ledger::connect::{ConnectionDriver, connect, drive};
 use crate::ledger::sql;
+use crate::ledger::writer::backend::{Backend, terminate_backends};
 use crate::ledger::writer::batch::BookHead;
 use crate::ledger::writer::columns::PostColumns;
 use crate::ledger::writer::idempotency::StoredKey;
 use crate::ledger::writer::lookups::{parse_account, parse_key};
-use crate::ledger::writer::pipeline::{
-    Backend, is_outcome_unknown, next_seal, parse_head, sealed_at, terminate_backends,
-};
+use crate::ledger::writer::pipeline::{is_outcome_unknown, next_seal, parse_head, sealed_at};
 
 type Replies = Vec<Result<Vec<Row>, Error>>;
 
@@ -144,10 +143,9 @@ impl CrossBookConnection {
         keys: Vec<Uuid>,
     ) -> Result<Option<HashMap<Uuid, StoredKey>>, Failure> {
         let statements = &self.statements;
-        let no_books: Vec<i32> = Vec::new();
         let requests = join_all([
             request(&self.client, &statements.complete_commits, vec![Box::new(books)]),
-            request(&self.client, &statements.late_keys, vec![Box::new(no_books), Box::new(keys)]),
+            request(&self.client, &statements.late_keys, vec![Box::new(keys)]),
         ]);
         let replies = rows_of(drive_for(self.reply_max, &mut self.driver, requests).await?)?;
         let [completed, keys] = replies.as_slice() else { unreachable!("there are two requests") };
