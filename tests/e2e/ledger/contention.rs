@@ -143,7 +143,7 @@ async fn the_end_of_the_second_attempt_says_nothing_about_the_first() {
     let tx = begin_rival_seal(&mut rival).await;
 
     let settling = async {
-        // A stopped backend cannot be terminated, and commits if it has its locks when it continues.
+        // A stopped backend cannot be terminated, so it is not certain that it will not commit.
         let first = StoppedProcess::new(wait_for_blocked_backends(&database, 1).await[0]);
         proxy.cut();
         let second = wait_for_blocked_backends(&database, 2).await[1];
