@@ -34,8 +34,8 @@ pub(super) type RoutedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Body of every response, before compression.
 ///
-/// The body is fused: after its last frame, polling it again is safe. Compression polls a body again after its end,
-/// which might make the stream of a handler panic.
+/// The body is fused: after its last frame, polling it again is safe. Compression does so, and the stream of a handler
+/// might panic.
 pub struct ResponseBody {
     inner: Fuse<Either<RoutedBody, Full<Bytes>>>,
     held: Held,

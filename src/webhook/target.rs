@@ -18,8 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that resolving a host name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Error text of a delivery that got no response for a reason other than a timeout. The text omits the exact cause,
-/// which would reveal host names and open ports in the operator's network.
+/// Error text of a delivery that got no response for a reason other than a timeout. The text omits the exact cause:
+/// the cause would reveal host names and open ports in the operator's network.
 pub(super) const UNREACHABLE: &str = "no connection to the receiver: its host name does not resolve, or only to private \
      addresses, or it refused the connection, or TLS failed";
 

@@ -75,8 +75,7 @@ pub enum Candidacy {
     /// it steps down, and sends its remaining postings to the next leader.
     Leader { address: AdvertisedAddress, stopping: CancellationToken },
     /// The process never leads, and only sends its postings to the leader. Meant for processes that do only background
-    /// work. If such a process were the leader, the processes that serve the API would have to send it their postings,
-    /// which are the majority.
+    /// work: most postings come from the processes that serve the API, and these would have to be sent to it.
     Follower,
 }
 

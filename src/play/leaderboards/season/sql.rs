@@ -9,8 +9,8 @@ use crate::ids::{LeaderboardId, SeasonId};
 /// transaction short.
 const PURGED_MAX: i64 = 5_000;
 
-/// Values of the gauge metrics: the numbers of leaderboards, due prizes and unpaid prizes, and the time in seconds by
-/// which the most overdue season is past its end.
+/// Values of the gauge metrics: the numbers of leaderboards, due prizes and unpaid prizes, and the number of seconds
+/// since the end of the most overdue season.
 pub(super) struct StateRow {
     pub boards: i64,
     pub due: i64,
