@@ -21,11 +21,12 @@ pub mod cli;
 pub mod feed;
 pub mod hot_wallet;
 pub mod http;
-mod mail;
+mod notice;
 pub mod operator;
 pub mod order;
 pub mod outside;
 pub mod quote;
+mod smtp;
 mod sql;
 pub mod steps;
 pub mod terms;
@@ -42,13 +43,14 @@ use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 
 use self::args::OrderLimits;
-use self::mail::Mailer;
 use self::outside::simulated::SimulatedOutside;
 use self::outside::{ChainGateway, Exchanger, Notifier};
+use self::smtp::Mailer;
 use self::steps::OrderSteps;
 use self::terms::Pair;
 
 pub use self::args::ExchangeArgs;
+pub use self::notice::Notice;
 
 /// Every SQL statement of the exchange that runs in the same transaction as a ledger posting.
 pub static COMPANIONS: [&CompanionKind; 2] = [&order::PLACED, &saga::MOVED];

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::notice::Notice;
 use super::order::OrderInput;
-use super::outside::{ChainGateway, ChainTransfer, Exchanger, Fill, Notice, Notifier, Trade};
+use super::outside::{ChainGateway, ChainTransfer, Exchanger, Fill, Notifier, Trade};
 use super::sql;
 use super::terms::{Pair, Side};
 use crate::db::Database;

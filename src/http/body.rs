@@ -13,9 +13,12 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::context::RequestContext;
+use super::json;
 use super::memory::{MemoryCharge, UNCHARGED_BYTES};
-use super::{BODY_BYTES_MAX, json};
 use crate::error::{Error, Result};
+
+/// Largest request body in bytes, unless the route sets its own limit.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// A JSON body of at most `MAX` bytes. [`JsonBody::read`] deserializes it; the returned value may borrow from the body.
 pub struct JsonBody<const MAX: usize = BODY_BYTES_MAX> {

@@ -44,11 +44,9 @@ use crate::settings;
 
 use self::query::KnownParametersLayer;
 
+pub use self::body::BODY_BYTES_MAX;
 pub use self::cors::CorsOrigins;
 pub use self::decimal::MoneyFormat;
-
-/// Largest request body in bytes, unless the route sets its own limit.
-pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Largest request head (request line and headers) in bytes. Also the size of hyper's buffers per HTTP/1.1 connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;

@@ -6,7 +6,6 @@
 //!
 //! [`SagaHandler`]: crate::saga::SagaHandler
 
-mod notice;
 pub mod simulated;
 mod sql;
 
@@ -19,9 +18,8 @@ use crate::ids::UserId;
 use crate::ledger::money::Minor;
 use crate::saga::CallOutcome;
 
+use super::notice::Notice;
 use super::terms::Side;
-
-pub use self::notice::Notice;
 
 /// A trade between the house and the external exchange.
 #[derive(Debug, Clone, Copy, Serialize)]

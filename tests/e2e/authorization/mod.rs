@@ -1,5 +1,6 @@
 //! Authorization of operations, which are called directly, without HTTP, by every kind of caller.
 
+mod matrix;
 mod resources;
 
 use std::fmt::Write;

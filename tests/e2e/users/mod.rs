@@ -4,7 +4,6 @@ mod api_keys;
 mod audit_log;
 mod denials;
 mod login_throttle;
-mod matrix;
 mod token;
 
 use http::Method;

@@ -10,7 +10,8 @@ use futures_util::future::BoxFuture;
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
-use super::outside::{Notice, Notifier};
+use super::notice::Notice;
+use super::outside::Notifier;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
