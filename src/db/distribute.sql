@@ -160,13 +160,40 @@ begin
 end
 $$;
 
--- Only a superuser may complete the commits of others. The functions of the owner of the ledger call this one.
+-- Whether another transaction may be writing idempotency keys: one that has inserted keys holds a lock on their table until its commit is
+-- complete, even if a failure interrupts it.
+create or replace function ledger.are_keys_locked() returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_shard bigint := get_shard_id_for_distribution_column('ledger.posting', 1);
+    v_is_free boolean;
+begin
+    select bool_and(reply.success and reply.result = '0') into v_is_free
+    from pg_dist_shard_placement p
+    cross join lateral master_run_on_worker(array[p.nodename], array[p.nodeport]::int[], array[format($sql$
+        select count(*) from pg_locks
+        where relation = %L::regclass and mode = 'RowExclusiveLock'
+            and database = (select oid from pg_database where datname = current_database())
+    $sql$, 'ledger.posting_' || v_shard)], true) reply
+    where p.shardid = v_shard;
+    return v_is_free is not true;
+end
+$$;
+revoke all on function ledger.are_keys_locked from public;
+
+-- Only a superuser may complete the commits of others, and run statements on the servers. The functions of the owner of the ledger call
+-- these.
 do $$
 declare
     v_owner regrole := (select nspowner from pg_namespace where nspname = 'ledger');
+    v_function text;
 begin
-    execute format('alter function ledger.complete_commits owner to %I', current_user);
-    execute format('grant execute on function ledger.complete_commits to %s', v_owner);
+    foreach v_function in array array['complete_commits', 'are_keys_locked'] loop
+        execute format('alter function ledger.%I owner to %I', v_function, current_user);
+        execute format('grant execute on function ledger.%I to %s', v_function, v_owner);
+    end loop;
 end
 $$;
 
@@ -180,18 +207,20 @@ declare
     v_key uuid;
     v_seq bigint;
 begin
-    -- An insert waits for a transaction that inserts the same key. One key after the other, so that this holds no key while it waits
-    -- for another one.
-    foreach v_key in array p_keys loop
-        begin
-            v_seq := (1::bigint << 62) + (random() * (1::bigint << 60))::bigint;
-            insert into posting (first_seq, last_seq, key_hash, content_hash, book) values (v_seq, v_seq, v_key, v_key, 1)
-            on conflict do nothing;
-            raise exception using errcode = 'RW004';
-        exception
-            when sqlstate 'RW004' then null;
-        end;
-    end loop;
+    if are_keys_locked() then
+        -- An insert waits for a transaction that inserts the same key. One key after the other, so that this holds no key while it waits
+        -- for another one.
+        foreach v_key in array p_keys loop
+            begin
+                v_seq := (1::bigint << 62) + (random() * (1::bigint << 60))::bigint;
+                insert into posting (first_seq, last_seq, key_hash, content_hash, book) values (v_seq, v_seq, v_key, v_key, 1)
+                on conflict do nothing;
+                raise exception using errcode = 'RW004';
+            exception
+                when sqlstate 'RW004' then null;
+            end;
+        end loop;
+    end if;
     return query
     select p.key_hash, p.content_hash, p.first_seq, p.last_seq from posting p where p.book = 1 and p.key_hash = any (p_keys);
 end
