@@ -1,4 +1,5 @@
-//! Build script: compiles `proto/`, and passes the git revision and the compiler version to the program.
+//! Build script: compiles `proto/`, and passes the git revision, the compiler version, and whether a
+//! profile optimizes the build to the program.
 
 #![expect(clippy::disallowed_methods, reason = "a build script is configured by variables only")]
 
@@ -14,6 +15,11 @@ fn main() {
     let revision = std::env::var("REVWALLET_REVISION").ok().filter(|text| !text.is_empty());
     let revision = revision.or_else(revision_of_checkout).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=REVWALLET_REVISION={revision}");
+
+    let options = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    if options.contains("profile-use=") {
+        println!("cargo:rustc-env=REVWALLET_PROFILED=yes");
+    }
 
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let version = output(Command::new(rustc).arg("--version")).unwrap_or_default();

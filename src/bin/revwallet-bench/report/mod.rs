@@ -152,7 +152,7 @@ impl BenchReport {
         format!(
             "# Benchmarks\n\n\
             Deposits over HTTP, each with an idempotency key and a durable commit, compared with `pgbench` calling a stored procedure that deposits in the conventional way (a balance row under a row lock, an entry, a unique key, one commit each).\n\
-            The load generator, the servers and Postgres share one machine; `scripts/bench` repeats the run.\n\
+            The load generator, the servers and Postgres share one machine; `scripts/bench --optimized` repeats the run.\n\
             The columns with cores show how many cores were busy on average; the columns with µs show the CPU time per operation.\n\
             Machines differ, and their speed varies over time, so ratios matter more than rates.\n\n\
             ![Rate of each measurement](benchmarks.svg)\n\n{}",
@@ -162,8 +162,12 @@ impl BenchReport {
 
     fn environment(&self) -> String {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let profile = match option_env!("REVWALLET_PROFILED") {
+            Some(_) => ", optimized with a profile",
+            None => "",
+        };
         format!(
-            "revwallet {} ({}), PostgreSQL {}, {cores} cores, {}.",
+            "revwallet {} ({}{profile}), PostgreSQL {}, {cores} cores, {}.",
             env!("CARGO_PKG_VERSION"),
             env!("REVWALLET_REVISION"),
             self.postgres_version,
