@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, CommandFactory, Parser};
 use indicatif::ProgressBar;
@@ -29,6 +30,7 @@ use revwallet::play::leaderboards::{self, cli::PrizeAccountCommand};
 use revwallet::tasks::Tasks;
 use revwallet::telemetry::{LogStream, Metrics, Telemetry};
 use revwallet::users;
+use tokio::runtime::Builder;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -90,8 +92,14 @@ fn is_secret(argument: &str) -> bool {
     !is_known
 }
 
-#[tokio::main]
-async fn run(cli: Cli) -> anyhow::Result<()> {
+/// Runs the command on as many threads as the settings say.
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let threads = cli.config.lifecycle.thread_count();
+    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    runtime.context("cannot start threads")?.block_on(execute(cli))
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<()> {
     let Cli { command, output, config } = cli;
     match command.unwrap_or(Command::Serve) {
         Command::Serve => serve(config).await,

@@ -59,13 +59,17 @@ pub enum ProcessPart {
     Worker,
 }
 
-/// Settings for the parts that a process runs, and for its shutdown.
+/// Settings for the parts and the threads that a process runs, and for its shutdown.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Lifecycle")]
 pub struct LifecycleArgs {
     /// Run only this part of the program, so that API and worker can scale separately [default: both].
     #[arg(long, env = "REVWALLET_ONLY", global = true)]
     pub only: Option<ProcessPart>,
+    /// Number of threads that serve requests and run background work [default: half of the cores]. WebSocket connections
+    /// and password hashes have threads of their own.
+    #[arg(long, env = "REVWALLET_THREADS", global = true, value_parser = settings::threads())]
+    pub threads: Option<usize>,
     /// Longest time that shutdown waits for open requests and queued work after SIGTERM or SIGINT.
     #[arg(long, env = "REVWALLET_SHUTDOWN_TIMEOUT", global = true, default_value = "25s", value_parser = settings::duration)]
     pub shutdown_timeout: Duration,
@@ -75,6 +79,11 @@ pub struct LifecycleArgs {
 }
 
 impl LifecycleArgs {
+    /// Number of threads that serve requests and run background work.
+    pub fn thread_count(&self) -> usize {
+        self.threads.unwrap_or_else(settings::half_of_the_cores)
+    }
+
     /// Whether this process runs the given part of the program.
     pub fn runs(&self, part: ProcessPart) -> bool {
         self.only.is_none_or(|only| only == part)

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::PasswordArgs;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
+use crate::settings;
 use crate::telemetry::Metrics;
 
 /// Computes and verifies password hashes.
@@ -48,7 +49,7 @@ impl Hasher {
             argon2,
             dummy_hash,
             permits: Arc::new(Semaphore::new(
-                args.password_hashes_max.unwrap_or_else(half_of_the_cores).max(1),
+                args.password_hashes_max.unwrap_or_else(settings::half_of_the_cores),
             )),
             waiting: AtomicUsize::new(0),
             waiting_max: args.password_waiting_max,
@@ -110,11 +111,6 @@ impl Hasher {
         self.metrics.wallet_password_hash_duration_seconds.record(seconds);
         computed.map_err(Error::Internal)
     }
-}
-
-/// Returns half the number of cores, so that the remaining cores serve requests.
-fn half_of_the_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2)
 }
 
 /// Whether a hash costs at least as much as the settings require.
