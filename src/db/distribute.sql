@@ -85,10 +85,14 @@ begin
         array_agg(t.seq order by t.seq), array_agg(coalesce(t.home, t.seq) - t.leg order by t.seq),
         array_agg(t.trace_id order by t.seq), array_agg(t.credit order by t.seq), array_agg(t.credit_balance order by t.seq)
     into v_seq, v_transfer, v_trace, v_wallet, v_balance
-    from ledger.transfer t
-    where t.book = p_book and t.seq > p_after and t.seq <= p_end and t.amount > 0 and t.credit > 0
-        and t.credit >> 44 = p_book - 1
-        and t.debit <> -(1::bigint << 40) - t.credit;
+    from (
+        -- In this order, so that they are found by their number even in a table without statistics.
+        select * from ledger.transfer t
+        where t.book = p_book and t.seq > p_after and t.seq <= p_end and t.amount > 0 and t.credit > 0
+            and t.credit >> 44 = p_book - 1
+            and t.debit <> -(1::bigint << 40) - t.credit
+        order by t.seq
+    ) t;
     select array_agg(coalesce(h.balance, 0) order by c.n) into v_held
     from unnest(v_wallet, v_seq) with ordinality c (wallet, seq, n)
     left join lateral (

@@ -145,6 +145,25 @@ async fn api_and_worker_can_run_as_separate_processes() {
 }
 
 #[tokio::test]
+async fn requests_have_half_of_the_cores_or_as_many_threads_as_the_settings_say() {
+    let database = postgres::Database::create().await;
+    let url = format!("--database-url={}", database.url);
+    let half = (std::thread::available_parallelism().unwrap().get() / 2).max(1);
+    for (setting, threads) in [(None, half), (Some("--threads=3"), 3)] {
+        let arguments = [Some(&url as &str), Some("--allow-unsafe-server"), setting];
+        let arguments: Vec<&str> = arguments.into_iter().flatten().collect();
+        let program = Program::start(&arguments).await;
+
+        let metrics = program.internal.get("/metrics").await.text;
+
+        let found = format!("\ntokio_workers_count{{runtime=\"main\"}} {threads}\n");
+        assert!(metrics.contains(&found), "{setting:?}: {metrics}");
+        assert!(program.stop().await.success());
+    }
+    database.drop().await;
+}
+
+#[tokio::test]
 async fn the_health_command_reports_whether_a_server_is_ready() {
     let folder = Folder::new();
     let program = Program::start(&[&folder.setting()]).await;

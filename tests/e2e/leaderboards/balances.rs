@@ -153,3 +153,40 @@ async fn wait_for_readers(app: &TestApp) {
     })
     .await;
 }
+
+/// Number of pages that the statement reads which finds the transfers that raise balances.
+async fn pages_read(db: &mut sqlx::PgConnection, after: i64, end: i64) -> i64 {
+    let statement =
+        "explain (analyze, buffers, format json) select count(*) from raises(1, $1, $2)";
+    let plan: Value =
+        sqlx::query_scalar(statement).bind(after).bind(end).fetch_one(db).await.unwrap();
+    let pages = |kind: &str| plan[0]["Plan"][format!("Shared {kind} Blocks")].as_i64().unwrap();
+    pages("Hit") + pages("Read")
+}
+
+#[tokio::test]
+async fn balances_are_followed_without_reading_the_whole_book() {
+    run(async |app| {
+        move_money(app, "deposit", "ada", 500).await;
+        let mut db = app.database.connect().await;
+        let head = "select max(seq) from ledger.seal";
+        let end: i64 = sqlx::query_scalar(head).fetch_one(&mut db).await.unwrap();
+        // Each session keeps the plan of its first call, which it makes while the table is small.
+        pages_read(&mut db, 0, end).await;
+        let (from, to) =
+            (app.open_wallet("EUR", "500.00").await, app.open_wallet("EUR", "0").await);
+        let transfer = json!({ "from": from, "to": to, "amount": "0.01" });
+        let transfers = vec![transfer; 10_000];
+        for _ in 0..3 {
+            let body = json!({ "atomic": true, "transfers": transfers });
+            let response = app.post("/wallet/batch", body).await;
+            assert_eq!(response.status, 201, "{}", response.text);
+        }
+        move_money(app, "deposit", "ada", 500).await;
+
+        let end: i64 = sqlx::query_scalar(head).fetch_one(&mut db).await.unwrap();
+        let pages = pages_read(&mut db, end - 10, end).await;
+        assert!(pages < 60, "{pages}");
+    })
+    .await;
+}
