@@ -8,7 +8,8 @@
 //! | placing, getting and listing orders | [`order`] |
 //! | the steps of an order, and the ledger transfers of each step | [`steps`] |
 //! | the external exchange and the blockchain, and their simulation | [`outside`] |
-//! | mail to users whose orders have ended | [`mail`] |
+//! | the text of the mail to users whose orders have ended | [`notice`] |
+//! | sending mail | [`smtp`] |
 //! | the wallets of a user on the exchange | [`wallet`] |
 //! | the accounts from which the house pays for orders | [`hot_wallet`] |
 //! | commands of operators on orders | [`operator`] |
