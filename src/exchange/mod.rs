@@ -40,6 +40,7 @@ use anyhow::Context;
 use crate::db::Database;
 use crate::ledger::companion::CompanionKind;
 use crate::saga::{self, Sagas};
+use crate::striped_lock::StripedLock;
 use crate::telemetry::Metrics;
 use crate::wallet::Wallets;
 
@@ -70,6 +71,8 @@ pub struct ExchangeParts {
     simulation: SimulatedOutside,
     settings: ExchangeArgs,
     limits: OrderLimits,
+    /// Locks by user id, so that orders of one user that can conflict are placed one at a time.
+    users: StripedLock,
     pair: Pair,
     sagas: Sagas<OrderSteps>,
     metrics: Arc<Metrics>,
@@ -121,6 +124,7 @@ impl Exchange {
             simulation,
             settings,
             limits,
+            users: StripedLock::new(),
             pair,
             sagas,
             metrics,

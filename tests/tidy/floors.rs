@@ -182,6 +182,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "secret",
             "ids",
             "settings",
+            "striped_lock",
             "combiner",
             "output",
         ],

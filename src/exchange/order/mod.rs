@@ -26,8 +26,8 @@ pub use self::read::{Order, OrderListFilter};
 pub use super::sql::PLACED;
 
 /// Maximum number of attempts to place an order. An attempt is repeated if it conflicts with an uncommitted order that
-/// has the same user or the same quote.
-const ATTEMPTS_MAX: usize = 5;
+/// has the same user or the same quote, and that another process places.
+const ATTEMPTS_MAX: u32 = 32;
 
 /// Error text of a posting that the database refused because the quote has expired or was used, or because the user has
 /// reached a limit.
@@ -125,6 +125,10 @@ impl Exchange {
             Ok(terms) => terms,
             Err(refusal) => return self.earlier_order(key).await?.ok_or(refusal),
         };
+        // Without limits and a quote, orders of the same user do not conflict.
+        let conflicts =
+            quote.is_some() || self.limits.day_max.is_some() || self.limits.month_max.is_some();
+        let _guard = if conflicts { Some(self.users.lock(user.0).await) } else { None };
         for _ in 0..ATTEMPTS_MAX {
             match self.charge(request, &terms, key, meta).await {
                 Ok(Some(placed)) => return Ok(placed),
