@@ -1,4 +1,5 @@
-//! Opens the ledger's own database connections, and defines the errors that keep the ledger from starting.
+//! The ledger's own database connections: how they are opened, which errors keep the ledger from starting, and which
+//! errors leave the outcome of a request unknown.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -81,4 +82,13 @@ pub(super) async fn drive<T>(
     // Pending requests of an ended connection fail only when its driver is dropped; otherwise they never complete.
     *driver = Box::pin(std::future::ready(ended));
     work.await
+}
+
+/// Returns whether the request may have taken effect despite this error. After an ordinary error of a statement, it has
+/// no effect, because its transaction was rolled back.
+pub(super) fn is_outcome_unknown(error: &tokio_postgres::Error) -> bool {
+    match error.as_db_error() {
+        Some(db) => matches!(db.severity(), "FATAL" | "PANIC"),
+        None => true,
+    }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio_postgres::{Client, Error};
 
-use super::pipeline::is_outcome_unknown;
+use crate::ledger::connect::is_outcome_unknown;
 use crate::ledger::sql;
 
 /// A process of the database server (backend). If its connection is lost, the writer terminates the process, which then

@@ -24,7 +24,7 @@ use super::columns::{PostColumns, PostOptions};
 use super::notify_throttle::NotifyThrottle;
 use crate::db::Pipelined;
 use crate::ledger::companion::CompanionKind;
-use crate::ledger::connect::{ConnectionDriver, connect, drive};
+use crate::ledger::connect::{ConnectionDriver, connect, drive, is_outcome_unknown};
 use crate::ledger::sql;
 use crate::ledger::transfer::Posting;
 
@@ -310,15 +310,6 @@ impl Pipeline {
 }
 
 type Params = Vec<Box<dyn ToSql + Sync + Send>>;
-
-/// Returns whether the request may have taken effect despite this error. After an ordinary error of a statement, it has
-/// no effect, because its transaction was rolled back.
-pub(super) fn is_outcome_unknown(error: &Error) -> bool {
-    match error.as_db_error() {
-        Some(db) => matches!(db.severity(), "FATAL" | "PANIC"),
-        None => true,
-    }
-}
 
 /// Collects the companions (rows of another module) of one kind. `postings` yields each posting with its first seq.
 /// Returns the number of companions and a JSON array of them; `None` if there are none.

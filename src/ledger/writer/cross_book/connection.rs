@@ -13,14 +13,14 @@ use uuid::Uuid;
 use crate::db::Pipelined;
 use crate::ledger::account::{Account, AccountId};
 use crate::ledger::companion::CompanionKind;
-use crate::ledger::connect::{ConnectionDriver, connect, drive};
+use crate::ledger::connect::{ConnectionDriver, connect, drive, is_outcome_unknown};
 use crate::ledger::sql;
 use crate::ledger::writer::backend::{Backend, terminate_backends};
 use crate::ledger::writer::batch::BookHead;
 use crate::ledger::writer::columns::PostColumns;
 use crate::ledger::writer::idempotency::StoredKey;
 use crate::ledger::writer::lookups::{parse_account, parse_key};
-use crate::ledger::writer::pipeline::{is_outcome_unknown, next_seal, parse_head, sealed_at};
+use crate::ledger::writer::pipeline::{next_seal, parse_head, sealed_at};
 
 type Replies = Vec<Result<Vec<Row>, Error>>;
 
