@@ -1,5 +1,5 @@
-//! Build script: compiles `proto/`, and passes the git revision, the compiler version, and whether a
-//! profile optimizes the build to the program.
+//! Build script: compiles `proto/`, and passes to the program the git revision, the compiler version, and whether the
+//! build is optimized with a profile.
 
 #![expect(clippy::disallowed_methods, reason = "a build script is configured by variables only")]
 

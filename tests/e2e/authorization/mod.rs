@@ -1,4 +1,4 @@
-//! Authorization of operations, which are called directly, without HTTP, by every kind of caller.
+//! Authorization: every kind of caller calls the operations directly, without HTTP, and, in `matrix`, every route.
 
 mod matrix;
 mod resources;
